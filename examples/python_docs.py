@@ -1,0 +1,56 @@
+"""The default corpus: what every CPython ships about itself. Nothing is downloaded.
+
+Two sources of documents: the topics of the language reference that `help()` shows, and the
+docstrings of the standard library's modules.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["modules", "topics"]
+
+_PRIVATE = frozenset({"test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "pydoc_data"})
+_DEEPEST = 2  # json, json.decoder; what lies deeper is detail
+
+
+def topics() -> Iterator[dict[str, str]]:
+    """One document per topic of the language reference."""
+    from pydoc_data.topics import topics as texts
+
+    for name, text in sorted(texts.items()):
+        yield {"id": name, "title": _heading(text) or name, "text": text, "category": "reference"}
+
+
+def _heading(text: str) -> str:
+    first = text.strip().splitlines()[0]
+    return first if len(first) < 100 else ""  # noqa: PLR2004 - a line that long is no heading
+
+
+def modules() -> Iterator[dict[str, str]]:
+    """One document per public module of the standard library that says what it is for."""
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        name = _module(path.relative_to(library))
+        if name is None:
+            continue
+        said = _docstring(path)
+        if len(said) > 120:  # noqa: PLR2004 - shorter ones only repeat the name
+            yield {"id": name, "title": f"Module {name}", "text": said, "category": "library"}
+
+
+def _module(path: Path) -> str | None:
+    parts = [part.removesuffix(".py") for part in path.parts if part != "__init__.py"]
+    hidden = any(part.startswith("_") or part in _PRIVATE for part in parts)
+    if hidden or not parts or len(parts) > _DEEPEST or parts[0] not in sys.stdlib_module_names:
+        return None
+    return ".".join(parts)
+
+
+def _docstring(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8", errors="replace"))
+    return ast.get_docstring(tree) or ""

@@ -1,0 +1,1 @@
+"""Lodestore: the feature store for LLM applications."""

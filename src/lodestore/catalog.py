@@ -1,0 +1,115 @@
+"""The catalog: every view, on-demand view and service that the declared modules hold."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType, ModuleType
+from typing import TypeVar
+
+from lodestore.errors import DeclarationError, UnknownViewError
+from lodestore.spec import FeatureRef, FeatureService, FeatureView, OnDemandView
+
+__all__ = ["Catalog", "catalog_of", "collect"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What is declared, by name."""
+
+    views: Mapping[tuple[str, int], FeatureView] = field(default_factory=dict)
+    on_demand: Mapping[str, OnDemandView] = field(default_factory=dict)
+    services: Mapping[str, FeatureService] = field(default_factory=dict)
+
+    @property
+    def latest(self) -> dict[str, FeatureView]:
+        """Each view in its highest declared version."""
+        return {name: view for (name, _), view in sorted(self.views.items())}
+
+    def view(self, name: str, version: int | None = None) -> FeatureView:
+        """The view of that name; without a version the highest."""
+        if version is None and name in self.latest:
+            return self.latest[name]
+        if version is not None and (name, version) in self.views:
+            return self.views[name, version]
+        known = [*self.latest, *(f"{one}@{number}" for one, number in self.views)]
+        raise UnknownViewError(name if version is None else f"{name}@{version}", known)
+
+    def service(self, name: str) -> FeatureService:
+        """The service of that name."""
+        if name not in self.services:
+            raise UnknownViewError(name, self.services, note=" (feature services)")
+        return self.services[name]
+
+    def check(self, ref: FeatureRef) -> None:
+        """The reference names a declared feature; otherwise the error names the nearest."""
+        if ref.view in self.on_demand and ref.version is None:
+            self.on_demand[ref.view][ref.feature]
+        elif ref.view in self.latest:
+            self.view(ref.view, ref.version).feature(ref.feature)
+        else:
+            raise UnknownViewError(ref.view, [*self.latest, *self.on_demand])
+
+
+def collect(modules: Iterable[str]) -> Catalog:
+    """The catalog of these modules, their submodules included."""
+    return catalog_of(value for name in modules for module in _modules(name) for value in vars(module).values())
+
+
+def catalog_of(values: Iterable[object]) -> Catalog:
+    """The catalog of these declarations; other values are passed over."""
+    views: dict[tuple[str, int], FeatureView] = {}
+    on_demand: dict[str, OnDemandView] = {}
+    services: dict[str, FeatureService] = {}
+    for value in values:
+        if isinstance(value, FeatureView):
+            _put(views, (value.name, value.version), value)
+        elif isinstance(value, OnDemandView):
+            _put(on_demand, value.name, value)
+        elif isinstance(value, FeatureService):
+            _put(services, value.name, value)
+    catalog = Catalog(*map(MappingProxyType, (views, on_demand, services)))
+    _complete(catalog)
+    return catalog
+
+
+def _put(known: dict[_K, _V], key: _K, value: _V) -> None:
+    """Keep the value; the same object may be imported in many modules, two different ones may not share a name."""
+    if known.setdefault(key, value) is not value:
+        message = f"{key} is declared twice with different contents; rename one, or raise its version"
+        raise DeclarationError(message)
+
+
+def _complete(catalog: Catalog) -> None:
+    shared = set(catalog.latest) & set(catalog.on_demand)
+    if shared:
+        message = f"{', '.join(sorted(shared))}: a view and an on-demand view share the name; rename one"
+        raise DeclarationError(message)
+    for view in catalog.on_demand.values():
+        for ref in view.reads:
+            catalog.check(ref)
+    for service in catalog.services.values():
+        for ref in service.features:
+            catalog.check(ref)
+
+
+def _modules(name: str) -> Iterator[ModuleType]:
+    module = _imported(name)
+    yield module
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        yield from _modules(f"{name}.{found.name}")
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except DeclarationError:
+        raise
+    except Exception as error:
+        message = f"features.modules: {name} cannot be imported: {type(error).__name__}: {error}"
+        raise DeclarationError(message) from error

@@ -1,0 +1,207 @@
+"""What a comparison found: signals become verdicts within one error budget for the whole run.
+
+A signal says drift only when it is both large (value above limit) and sure (its p-value). Sure means
+Holm's step-down over all features of the run, so that `alpha` bounds the chance that a run without
+any drift raises anything. A feature divides its part of the budget among its signals by their shares.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+__all__ = ["ALPHA", "MIN_ROWS", "Drift", "Evidence", "Report", "Signal", "Verdict", "judge"]
+
+ALPHA = 0.01
+MIN_ROWS = 30
+
+
+class Verdict(enum.StrEnum):
+    """What a comparison says about one feature."""
+
+    DRIFT = "drift"
+    NONE = "none"
+    INSUFFICIENT_DATA = "insufficient_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One measured value with its limit; `p` is None where the value alone settles it."""
+
+    measure: str
+    value: float
+    limit: float
+    p: float | None
+    share: float = 1.0
+    told: str = ""
+
+    @property
+    def large(self) -> bool:
+        """Whether the change is large enough to matter, if it is real."""
+        return self.value > self.limit
+
+    @property
+    def budgeted(self) -> float:
+        """The p-value as the feature's budget sees it: 1 for a change too small to matter.
+
+        >>> Signal("null_share", 0.04, 0.01, 0.001, share=0.2).budgeted
+        0.005
+        """
+        if not self.large:
+            return 1.0
+        return 0.0 if self.p is None else min(1.0, self.p / self.share)
+
+    def line(self) -> str:
+        """The measure against its limit, and what was seen."""
+        sure = "" if self.p is None else f", p {self.p:.2g}"
+        told = f": {self.told}" if self.told else ""
+        return f"{self.measure} {self.value:.4g} (limit {self.limit:.4g}{sure}){told}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one feature before the run as a whole is judged."""
+
+    feature: str
+    kind: str
+    signals: tuple[Signal, ...] = ()
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    current: Mapping[str, Any] = field(default_factory=dict)
+    n_baseline: int = 0
+    n_current: int = 0
+    note: str = ""
+    settled: Verdict | None = None
+
+    def within_budget(self) -> Evidence:
+        """The same evidence with the shares of its signals adding up to one."""
+        total = sum(one.share for one in self.signals if one.p is not None)
+        scaled = (one if one.p is None else replace(one, share=one.share / total) for one in self.signals)
+        return replace(self, signals=tuple(scaled))
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One feature, compared: the signal that speaks loudest, the verdict, and both sides in numbers."""
+
+    feature: str
+    kind: str
+    measure: str
+    value: float | None
+    limit: float | None
+    p: float | None
+    verdict: Verdict
+    baseline: Mapping[str, Any]
+    current: Mapping[str, Any]
+    explanation: str
+    n_baseline: int
+    n_current: int
+    signals: tuple[Signal, ...] = ()
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the verdict is drift."""
+        return self.verdict is Verdict.DRIFT
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as JSON-ready values."""
+        return {
+            "feature": self.feature,
+            "kind": self.kind,
+            "measure": self.measure,
+            "value": _finite(self.value),
+            "limit": _finite(self.limit),
+            "p": _finite(self.p),
+            "verdict": self.verdict.value,
+            "baseline": {key: _finite(value) for key, value in self.baseline.items()},
+            "current": {key: _finite(value) for key, value in self.current.items()},
+            "explanation": self.explanation,
+            "n": {"baseline": self.n_baseline, "current": self.n_current},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole comparison: every feature of either side, judged as one family."""
+
+    rows_baseline: int
+    rows_current: int
+    features: tuple[Drift, ...]
+    alpha: float = ALPHA
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """The names of the features that drifted."""
+        return tuple(one.feature for one in self.features if one.drifted)
+
+    def __getitem__(self, feature: str) -> Drift:
+        """The finding on one feature."""
+        return {one.feature: one for one in self.features}[feature]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "rows": {"baseline": self.rows_baseline, "current": self.rows_current},
+            "features": [one.to_dict() for one in self.features],
+            "drifted": list(self.drifted),
+            "alpha": self.alpha,
+        }
+
+
+def judge(evidence: Sequence[Evidence], *, alpha: float = ALPHA) -> tuple[Drift, ...]:
+    """Every feature has its verdict; `alpha` bounds the chance of any false alarm among them.
+
+    Holm (1979): the features are taken in the order of their smallest budgeted p-value, the i-th of
+    m is drift while that is at most alpha / (m - i).
+    """
+    ready = [one.within_budget() for one in evidence]
+    open_cases = [at for at, one in enumerate(ready) if one.settled is None and one.signals]
+    order = sorted(open_cases, key=lambda at: _smallest(ready[at]))
+    levels = {at: alpha / (len(order) - place) for place, at in enumerate(order)}
+    guilty: set[int] = set()
+    for at in order:
+        if _smallest(ready[at]) > levels[at]:
+            break
+        guilty.add(at)
+    return tuple(_drift(one, at in guilty, levels.get(at, alpha)) for at, one in enumerate(ready))
+
+
+def _smallest(evidence: Evidence) -> float:
+    return min(one.budgeted for one in evidence.signals)
+
+
+def _drift(evidence: Evidence, guilty: bool, level: float) -> Drift:
+    """The evidence with its verdict and its words."""
+    if guilty:
+        verdict = Verdict.DRIFT
+        spoken = [one for one in evidence.signals if one.budgeted <= level]
+        words = "; ".join([one.line() for one in spoken] + ([evidence.note] if evidence.note else []))
+    elif evidence.settled is not None or not evidence.signals:
+        verdict = evidence.settled or Verdict.INSUFFICIENT_DATA
+        words = evidence.note
+    else:
+        verdict = Verdict.NONE
+        words = evidence.note or "no change that is both large and sure"
+    loudest = min(evidence.signals, key=lambda one: one.budgeted, default=None)
+    return Drift(
+        evidence.feature,
+        evidence.kind,
+        loudest.measure if loudest else "presence",
+        loudest.value if loudest else None,
+        loudest.limit if loudest else None,
+        loudest.p if loudest else None,
+        verdict,
+        evidence.baseline,
+        evidence.current,
+        words,
+        evidence.n_baseline,
+        evidence.n_current,
+        evidence.signals,
+    )
+
+
+def _finite(value: Any) -> Any:
+    """The value, or None where JSON has no such number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,72 @@
+"""Logs that only grow, as rows of plain values over any offline store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestore.ports import Clock, OfflineStore
+from lodestore.tables import LOGS, SCHEMA_VERSION
+from lodestore.errors import SchemaVersionError
+
+__all__ = ["Logs", "utc_now"]
+
+
+def utc_now() -> datetime:
+    """This moment in UTC."""
+    return datetime.now(UTC)
+
+
+class Logs:
+    """The registry: insert-only tables of `lodestore.tables.LOGS`."""
+
+    def __init__(self, store: OfflineStore, clock: Clock = utc_now) -> None:
+        self._store = store
+        self._clock = clock
+
+    def put(self, log: str, row: Mapping[str, Any]) -> bool:
+        """The row is in the log, unless its key was taken; tells which. `at` defaults to now."""
+        return self.put_all(log, [row]) == 1
+
+    def put_all(self, log: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        """The rows whose keys are new are in the log; returns how many."""
+        spec = LOGS[log]
+        now = self._clock()
+        full = [{"at": now, **row} for row in rows]
+        if not full:
+            return 0
+        table = pa.Table.from_pylist(full, schema=spec.schema)
+        self._store.ensure(log, spec.schema, key=spec.key)
+        if spec.key is None:
+            self._store.append(log, table)
+            return len(full)
+        return self._store.insert(log, table, key=spec.key)
+
+    def rows(self, log: str, where: str | None = None) -> list[dict[str, Any]]:
+        """The rows of a log, oldest first; equal moments in the order of arrival."""
+        table = self._store.read(log, LOGS[log].schema.names, where)
+        if not table.num_rows:
+            return []
+        order = pc.sort_indices(table, [("at", "ascending")])
+        return table.take(order).to_pylist()
+
+    def last(self, log: str, where: str | None = None) -> dict[str, Any] | None:
+        """The newest row, if there is one."""
+        rows = self.rows(log, where)
+        return rows[-1] if rows else None
+
+    def check_schema(self) -> None:
+        """The store was written by this schema version, or is new and says so from now on."""
+        found = self.rows("store", "name = 'schema_version'")
+        if not found:
+            self.put("store", {"name": "schema_version", "value": str(SCHEMA_VERSION)})
+        elif int(found[-1]["value"]) != SCHEMA_VERSION:
+            message = (
+                f"the store has schema version {found[-1]['value']}, this Lodestore reads {SCHEMA_VERSION}; "
+                "run: lodestore migrate"
+            )
+            raise SchemaVersionError(message)

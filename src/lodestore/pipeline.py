@@ -1,0 +1,233 @@
+"""What the jobs do, one step a method. Each step can be run again at any time: it does only what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestore.chunking import Chunker
+from lodestore.corpus import ChunkSync, Corpus, DocumentSync
+from lodestore.documents import DocumentSource, read
+from lodestore.events import EventSource
+from lodestore.features import Features, Inputs, Published, Recorded
+from lodestore.locks import Locks
+from lodestore.models import EmbeddingVersion
+from lodestore.ports import Clock, Embedder, OfflineStore, Progress, VectorStore
+from lodestore.reembed import Filled, Filling, difference
+from lodestore.releases import Release, ReleaseLog, Slot
+from lodestore.spec import FeatureView
+from lodestore.templates import Added, Templates
+from lodestore.versions import Versions, slot_of
+
+__all__ = ["Pipeline", "VersionHealth"]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionHealth:
+    """Whether a version's table can serve: every row there, every vector sound."""
+
+    key: str
+    rows: int
+    wanted: int
+    missing: int
+    surplus: int
+    bad: int
+    duplicates: int
+
+    @property
+    def coverage(self) -> float:
+        """The share of wanted rows that are there and current, in [0, 1]."""
+        return 1.0 if not self.wanted else 1 - self.missing / self.wanted
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it may serve."""
+        return self.rows > 0 and not (self.missing or self.surplus or self.bad or self.duplicates)
+
+    def why_not(self) -> str:
+        """What keeps it from serving."""
+        faults = {"rows missing": self.missing, "rows too many": self.surplus, "bad vectors": self.bad}
+        faults["doubled rows"] = self.duplicates
+        shown = [f"{count} {what}" for what, count in faults.items() if count]
+        return ", ".join(shown) or ("no rows" if not self.rows else "nothing")
+
+
+class Pipeline:
+    """The steps from sources to what is live."""
+
+    def __init__(
+        self,
+        *,
+        store: OfflineStore,
+        vectors: VectorStore,
+        corpus: Corpus,
+        versions: Versions,
+        releases: ReleaseLog,
+        templates: Templates,
+        features: Callable[[], Features],
+        locks: Locks,
+        clock: Clock,
+        sources: Sequence[DocumentSource],
+        events: Sequence[EventSource],
+        template_folder: Path | None,
+        embedder: Callable[[EmbeddingVersion], Embedder],
+        root: Path,
+        batch_tokens: int,
+    ) -> None:
+        self._store = store
+        self._vectors = vectors
+        self.corpus = corpus
+        self.versions = versions
+        self.releases = releases
+        self.templates = templates
+        self._features = features
+        self._locks = locks
+        self._clock = clock
+        self._sources = tuple(sources)
+        self._events = tuple(events)
+        self._template_folder = template_folder
+        self._embedder = embedder
+        self._root = root
+        self._batch_tokens = batch_tokens
+
+    def writing(self, act: str) -> AbstractContextManager[None]:
+        """Hold the store-wide writer lock while `act` goes on."""
+        return self._locks.writer(act)
+
+    # -- documents and chunks
+
+    def read_documents(self) -> list[DocumentSync]:
+        """Every source is read; the store's documents follow it."""
+        out = []
+        for source in self._sources:
+            reading = read(source, root=self._root, now=self._clock())
+            with self.writing(f"reading the documents of {source.name}"):
+                out.append(self.corpus.sync(source, reading))
+        return out
+
+    def chunkers(self) -> list[Chunker]:
+        """The chunkers of every version that is kept up to date."""
+        found: dict[str, Chunker] = {}
+        for version in self.versions.maintained():
+            declared = self.versions.of(version.feature, version.label)
+            if declared.chunker is not None and declared.chunker.id == version.chunker:
+                found[version.chunker] = declared.chunker
+        return list(found.values())
+
+    def cut_chunks(self) -> list[ChunkSync]:
+        """The chunks of every chunker in use follow the documents."""
+        with self.writing("cutting chunks"):
+            return [self.corpus.sync_chunks(chunker) for chunker in self.chunkers()]
+
+    # -- embeddings
+
+    def fill(self, version: EmbeddingVersion, *, progress: Progress | None = None) -> Filled:
+        """The version's table holds exactly the current rows, indexed; nothing is embedded twice."""
+        siblings = [one.table for one in self.versions.all() if one.fingerprint == version.fingerprint]
+        with self._locks.hold(version.table, f"embedding {version.key}"):
+            filling = Filling(
+                self._store,
+                version,
+                self._embedder(version),
+                same_fingerprint=siblings,
+                clock=self._clock,
+                batch_tokens=self._batch_tokens,
+                progress=progress,
+            )
+            filled = filling.run()
+            if filled.touched:
+                self._vectors.index(version.table)
+        return filled
+
+    def fill_maintained(self, *, progress: Progress | None = None) -> list[Filled]:
+        """Live, predecessor and candidate versions are up to date, first versions built."""
+        return [self.fill(version, progress=progress) for version in self.versions.maintained()]
+
+    def health(self, version: EmbeddingVersion) -> VersionHealth:
+        """Measure whether the version's table can serve."""
+        gap = difference(self._store, version)
+        table = self._store.read(version.table, ["row_id", "norm"])
+        norms = table["norm"].to_numpy() if table.num_rows else pa.array([], pa.float64()).to_numpy()
+        bad = int((~(norms > 0) | ~(norms < float("inf"))).sum())
+        unique = pc.count_distinct(table["row_id"]).as_py() if table.num_rows else 0
+        counts = (gap.write.num_rows, len(gap.remove), bad, table.num_rows - unique)
+        return VersionHealth(version.key, table.num_rows, gap.wanted, *counts)
+
+    # -- release
+
+    def promote_first(self, *, author: str = "ingest") -> Release | None:
+        """What has no live version yet gets its first one, where it is healthy; one release for all of it."""
+        live = self.releases.live()
+        changes = self._first_embeddings(live) | self._first_templates(live) | self._view_versions(live)
+        if not changes:
+            return None
+        with self.writing("promoting first versions"):
+            return self.releases.publish(
+                changes, action="promote", author=author, reason="first healthy version", base=live
+            )
+
+    def _first_embeddings(self, live: Release) -> dict[Slot, object]:
+        changes: dict[Slot, object] = {}
+        for version in self.versions.maintained():
+            missing = version.feature not in live.embeddings
+            if missing and self._store.count(version.table) and self.health(version).healthy:
+                changes[slot_of(version.feature)] = version.key
+        return changes
+
+    def _first_templates(self, live: Release) -> dict[Slot, object]:
+        newest = self.templates.newest()
+        return {
+            Slot("template", name): {version: 1.0} for name, version in newest.items() if name not in live.templates
+        }
+
+    def _view_versions(self, live: Release) -> dict[Slot, object]:
+        declared = {name: view.version for name, view in self._features().catalog.latest.items()}
+        return {Slot("view", name): number for name, number in declared.items() if live.views.get(name) != number}
+
+    # -- templates
+
+    def add_templates(self) -> Added:
+        """The template files are in the store."""
+        if self._template_folder is None:
+            return Added((), ())
+        with self.writing("adding prompt templates"):
+            return self.templates.add_folder(self._template_folder)
+
+    # -- features
+
+    def views(self) -> list[FeatureView]:
+        """The declared views, newest versions."""
+        return list(self._features().catalog.latest.values())
+
+    def record(self, view: FeatureView) -> Recorded:
+        """The view's history has what its event files, or its compute function, say."""
+        features = self._features()
+        total = Recorded(view.name, 0, 0, 0)
+        with self.writing(f"recording {view.name}"):
+            for source in self._events:
+                if source.view == view.name:
+                    total = _plus(total, features.record_events(source, root=self._root))
+            if view.compute is not None:
+                live = self.templates.as_features(self.releases.live())
+                total = _plus(total, features.compute(view, Inputs(self._store, live)))
+        return total
+
+    def publish(self, view: FeatureView) -> Published:
+        """The view's newest values are online; entities that are gone from a computed view are not."""
+        features = self._features()
+        published = features.materialize(view)
+        if view.name == "document_features":
+            ids: Iterable[str] = self._store.read("documents", ["document_id"])["document_id"].to_pylist()
+            removed = features.withdraw(view, {(one,) for one in ids})
+            return Published(view.name, published.keys - removed, published.written, published.late, removed)
+        return published
+
+
+def _plus(one: Recorded, other: Recorded) -> Recorded:
+    counts = (one.read + other.read, one.added + other.added, one.known + other.known)
+    return Recorded(one.view, *counts, problems=one.problems + other.problems)

@@ -1,0 +1,424 @@
+"""What is declared: entities, features, feature views, services. Frozen values, no I/O, no heavy import."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Literal
+
+from lodestore.errors import DeclarationError, UnknownFeatureError
+
+__all__ = [
+    "Entity",
+    "Feature",
+    "FeatureRef",
+    "FeatureService",
+    "FeatureView",
+    "Kind",
+    "OnDemandView",
+    "Source",
+    "boolean",
+    "category",
+    "checked_name",
+    "embedding",
+    "integer",
+    "list_of",
+    "number",
+    "on_demand",
+    "prompt",
+    "struct",
+    "text",
+    "timestamp",
+]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+_OWNER = re.compile(r"team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+")
+_RESERVED = frozenset({"event_timestamp", "created_timestamp", "event_id"})
+
+type_names = ("string", "integer")
+KeyType = Literal["string", "integer"]
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return `name` when it can be part of a table's name; otherwise say what is wrong with it.
+
+    >>> checked_name("user_profile", "feature view")
+    'user_profile'
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name:
+        message = (
+            f"{what} {name!r}: a name has small letters, digits and single underscores, "
+            "and starts with a letter or a digit"
+        )
+        raise DeclarationError(message)
+    return name
+
+
+class Kind(enum.StrEnum):
+    """What values a feature has."""
+
+    CATEGORY = "category"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TEXT = "text"
+    TIMESTAMP = "timestamp"
+    STRUCT = "struct"
+    LIST = "list"
+    EMBEDDING = "embedding"
+    PROMPT = "prompt"
+
+
+class Source(enum.StrEnum):
+    """Where a view's values come from."""
+
+    BATCH = "batch"
+    STREAMING = "streaming"
+    ON_DEMAND = "on_demand"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One typed value of an entity. The view that holds it gives it its name."""
+
+    kind: Kind
+    name: str = ""
+    doc: str = ""
+    pii: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: tuple[str, ...] = ()
+    max_length: int | None = None
+    schema: Mapping[str, Any] | None = None
+    item: Feature | None = None
+    space: str | None = None
+    wide: bool = False
+
+    def __post_init__(self) -> None:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            message = f"feature {self.name!r}: minimum {self.minimum} lies above maximum {self.maximum}"
+            raise DeclarationError(message)
+
+    def without_prose(self) -> Feature:
+        """The same feature as far as stored values are concerned."""
+        return replace(self, doc="", pii=False)
+
+
+def category(*categories: str, doc: str = "", pii: bool = False) -> Feature:
+    """One of the named values."""
+    if not categories or len(set(categories)) != len(categories):
+        message = f"category{categories!r}: give one or more different values"
+        raise DeclarationError(message)
+    return Feature(Kind.CATEGORY, doc=doc, pii=pii, categories=tuple(categories))
+
+
+def integer(
+    *, minimum: int | None = None, maximum: int | None = None, doc: str = "", pii: bool = False, wide: bool = False
+) -> Feature:
+    """A whole number of 64 bits; beyond 2^53 - 1 only when `wide`, then a string on the wire."""
+    return Feature(Kind.INTEGER, doc=doc, pii=pii, minimum=minimum, maximum=maximum, wide=wide)
+
+
+def number(
+    *, minimum: float | None = None, maximum: float | None = None, doc: str = "", pii: bool = False
+) -> Feature:
+    """A finite number of double precision."""
+    return Feature(Kind.NUMBER, doc=doc, pii=pii, minimum=minimum, maximum=maximum)
+
+
+def boolean(*, doc: str = "", pii: bool = False) -> Feature:
+    """True or false."""
+    return Feature(Kind.BOOLEAN, doc=doc, pii=pii)
+
+
+def text(*, max_length: int | None = None, doc: str = "", pii: bool = False) -> Feature:
+    """Text; `max_length` counts characters."""
+    return Feature(Kind.TEXT, doc=doc, pii=pii, max_length=max_length)
+
+
+def timestamp(*, doc: str = "", pii: bool = False) -> Feature:
+    """A moment, with its zone; stored in UTC to the microsecond."""
+    return Feature(Kind.TIMESTAMP, doc=doc, pii=pii)
+
+
+def struct(schema: Mapping[str, Any] | None = None, *, doc: str = "", pii: bool = False) -> Feature:
+    """A JSON object; `schema` is a JSON Schema that each value has to satisfy."""
+    return Feature(Kind.STRUCT, doc=doc, pii=pii, schema=MappingProxyType(dict(schema)) if schema else None)
+
+
+def list_of(item: Feature, *, max_length: int | None = None, doc: str = "", pii: bool = False) -> Feature:
+    """A list whose items all fit `item`; `max_length` counts items."""
+    if item.kind in {Kind.LIST, Kind.STRUCT, Kind.EMBEDDING}:
+        message = f"list_of({item.kind}): items are plain values; use struct() for anything deeper"
+        raise DeclarationError(message)
+    return Feature(Kind.LIST, doc=doc, pii=pii, item=item, max_length=max_length)
+
+
+def embedding(space: str, *, doc: str = "", pii: bool = False) -> Feature:
+    """A vector in the space of the embedding feature `space`; its length is that of the live version."""
+    return Feature(Kind.EMBEDDING, doc=doc, pii=pii, space=checked_name(space, "embedding space"))
+
+
+def prompt(*, doc: str = "") -> Feature:
+    """The text of a prompt template."""
+    return Feature(Kind.PROMPT, doc=doc)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Entity:
+    """What features are about, and the join key (or keys) that tells one from another."""
+
+    name: str
+    keys: tuple[str, ...]
+    types: tuple[KeyType, ...]
+    doc: str = ""
+
+    def __init__(
+        self,
+        name: str,
+        key: str | tuple[str, ...] = (),
+        *,
+        type: KeyType | tuple[KeyType, ...] = "string",  # noqa: A002 - the word users expect
+        doc: str = "",
+    ) -> None:
+        keys = (key,) if isinstance(key, str) else tuple(key)
+        keys = keys or (f"{name}_id",)
+        types = (type,) * len(keys) if isinstance(type, str) else tuple(type)
+        for one in keys:
+            checked_name(one, f"entity {name!r}: key")
+        if len(types) != len(keys) or any(one not in type_names for one in types):
+            message = f"entity {name!r}: {len(keys)} keys need as many types out of {type_names}, got {types}"
+            raise DeclarationError(message)
+        object.__setattr__(self, "name", checked_name(name, "entity"))
+        object.__setattr__(self, "keys", keys)
+        object.__setattr__(self, "types", types)
+        object.__setattr__(self, "doc", doc)
+
+    @property
+    def key(self) -> str:
+        """The only key of an entity that has one."""
+        if len(self.keys) != 1:
+            message = f"entity {self.name!r} has the keys {', '.join(self.keys)}; name one"
+            raise DeclarationError(message)
+        return self.keys[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRef:
+    """`view:feature`, or `view@2:feature` where a version is pinned."""
+
+    view: str
+    feature: str
+    version: int | None = None
+
+    def __str__(self) -> str:
+        pin = "" if self.version is None else f"@{self.version}"
+        return f"{self.view}{pin}:{self.feature}"
+
+    @classmethod
+    def parse(cls, text: str) -> FeatureRef:
+        """Read `view:feature`.
+
+        >>> FeatureRef.parse("user_profile@2:expertise_level")
+        FeatureRef(view='user_profile', feature='expertise_level', version=2)
+        """
+        match = re.fullmatch(r"([a-z0-9_]+)(?:@(\d+))?:([a-z0-9_]+)", text) if isinstance(text, str) else None
+        if match is None:
+            message = f"feature {text!r}: write VIEW:FEATURE, or VIEW@VERSION:FEATURE"
+            raise DeclarationError(message)
+        view, version, feature = match.groups()
+        return cls(view, feature, int(version) if version else None)
+
+
+def _named(view: str, features: Mapping[str, Feature], taken: Iterable[str]) -> Mapping[str, Feature]:
+    if not features:
+        message = f"feature view {view!r} has no features"
+        raise DeclarationError(message)
+    out = {}
+    for name, feature in features.items():
+        checked_name(name, f"{view}: feature")
+        if name in taken or name in _RESERVED:
+            message = f"{view}: feature {name!r} has the name of a key or of a reserved column"
+            raise DeclarationError(message)
+        if not isinstance(feature, Feature):
+            message = f"{view}: feature {name!r} is {type(feature).__name__}; write integer(), text(), category(...)"
+            raise DeclarationError(message)
+        out[name] = replace(feature, name=name)
+    return MappingProxyType(out)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class FeatureView:
+    """A group of features of one entity that are computed, stored and expire together."""
+
+    name: str
+    entity: Entity
+    features: Mapping[str, Feature]
+    version: int
+    owner: str | None
+    source: Source
+    ttl: timedelta | None
+    fresh_within: timedelta | None
+    upstream: tuple[str, ...]
+    compute: Callable[..., Any] | None
+    doc: str
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        entity: Entity,
+        features: Mapping[str, Feature],
+        version: int = 1,
+        owner: str | None = None,
+        source: Source | str = Source.BATCH,
+        ttl: timedelta | None = None,
+        fresh_within: timedelta | None = None,
+        upstream: Iterable[str] = (),
+        compute: Callable[..., Any] | None = None,
+        doc: str = "",
+    ) -> None:
+        checked_name(name, "feature view")
+        if version < 1:
+            message = f"feature view {name!r}: version {version} is below 1"
+            raise DeclarationError(message)
+        if owner is not None and not _OWNER.fullmatch(owner):
+            message = f"feature view {name!r}: owner {owner!r} is neither team:NAME nor a mail address"
+            raise DeclarationError(message)
+        for word, span in (("ttl", ttl), ("fresh_within", fresh_within)):
+            if span is not None and span <= timedelta(0):
+                message = f"feature view {name!r}: {word} {span} is not a positive time"
+                raise DeclarationError(message)
+        values = {
+            "name": name,
+            "entity": entity,
+            "features": _named(name, features, entity.keys),
+            "version": version,
+            "owner": owner,
+            "source": Source(source),
+            "ttl": ttl,
+            "fresh_within": fresh_within or ttl,
+            "upstream": tuple(upstream),
+            "compute": compute,
+            "doc": doc,
+        }
+        for word, value in values.items():
+            object.__setattr__(self, word, value)
+
+    def __getitem__(self, feature: str) -> FeatureRef:
+        """A reference to one feature; an unknown name is an error that names the nearest."""
+        self.feature(feature)
+        return FeatureRef(self.name, feature)
+
+    def feature(self, name: str) -> Feature:
+        """The feature of that name."""
+        try:
+            return self.features[name]
+        except KeyError:
+            raise UnknownFeatureError(f"{self.name}:{name}", [f"{self.name}:{one}" for one in self.features]) from None
+
+    @property
+    def embeddings(self) -> tuple[Feature, ...]:
+        """The features whose values are vectors; they live in their own tables, by model version."""
+        return tuple(one for one in self.features.values() if one.kind is Kind.EMBEDDING)
+
+    @property
+    def stored(self) -> tuple[Feature, ...]:
+        """The features that the offline table has as columns: all but the embeddings."""
+        return tuple(one for one in self.features.values() if one.kind is not Kind.EMBEDDING)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandView:
+    """Features that are computed when they are asked for, from other features and request inputs."""
+
+    name: str
+    reads: tuple[FeatureRef, ...]
+    inputs: Mapping[str, Feature]
+    features: Mapping[str, Feature]
+    function: Callable[..., Mapping[str, object]]
+    version: int = 1
+    owner: str | None = None
+    doc: str = ""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Mapping[str, object]:
+        """Call the plain function."""
+        return self.function(*args, **kwargs)
+
+    def __getitem__(self, feature: str) -> FeatureRef:
+        """A reference to one feature; an unknown name is an error that names the nearest."""
+        if feature not in self.features:
+            raise UnknownFeatureError(f"{self.name}:{feature}", [f"{self.name}:{one}" for one in self.features])
+        return FeatureRef(self.name, feature)
+
+
+def on_demand(
+    *,
+    reads: Iterable[FeatureRef] = (),
+    inputs: Mapping[str, Feature] | None = None,
+    features: Mapping[str, Feature],
+    version: int = 1,
+    owner: str | None = None,
+) -> Callable[[Callable[..., Mapping[str, object]]], OnDemandView]:
+    """Turn a function into an on-demand view of the same name.
+
+    Its parameters are the names of the features that it reads and of its request inputs; it
+    returns one value for each of `features`.
+    """
+
+    def wrap(function: Callable[..., Mapping[str, object]]) -> OnDemandView:
+        name = checked_name(function.__name__, "on-demand view")
+        wanted = tuple(reads)
+        given = _named(name, inputs, ()) if inputs else MappingProxyType({})
+        expected = {ref.feature for ref in wanted} | set(given)
+        code = function.__code__
+        actual = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+        if expected != actual:
+            message = f"on-demand view {name!r} takes {sorted(actual)}, but declares {sorted(expected)}"
+            raise DeclarationError(message)
+        return OnDemandView(
+            name,
+            wanted,
+            given,
+            _named(name, features, expected),
+            function,
+            version,
+            owner,
+            (function.__doc__ or "").strip(),
+        )
+
+    return wrap
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class FeatureService:
+    """A named list of features that one application reads together."""
+
+    name: str
+    features: tuple[FeatureRef, ...]
+    version: int = 1
+    owner: str | None = None
+    doc: str = field(default="")
+
+    def __init__(
+        self,
+        name: str,
+        features: Iterable[FeatureRef | FeatureView | OnDemandView],
+        *,
+        version: int = 1,
+        owner: str | None = None,
+        doc: str = "",
+    ) -> None:
+        refs: list[FeatureRef] = []
+        for one in features:
+            refs.extend([one] if isinstance(one, FeatureRef) else [one[name] for name in one.features])
+        object.__setattr__(self, "name", checked_name(name, "feature service"))
+        object.__setattr__(self, "features", tuple(dict.fromkeys(refs)))
+        object.__setattr__(self, "version", version)
+        object.__setattr__(self, "owner", owner)
+        object.__setattr__(self, "doc", doc)

@@ -1,0 +1,166 @@
+"""The standard views: users, their activity, documents, prompt templates, and the personalised context.
+
+`assets/features/` of a project chooses among them and adds its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from lodestore.spec import (
+    Entity,
+    FeatureService,
+    FeatureView,
+    Source,
+    category,
+    embedding,
+    integer,
+    number,
+    on_demand,
+    prompt,
+    struct,
+    text,
+    timestamp,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lodestore.features import Inputs
+
+__all__ = [
+    "INSTRUCTIONS",
+    "assistant",
+    "document",
+    "document_features",
+    "personalized",
+    "prompt_templates",
+    "template",
+    "user",
+    "user_activity",
+    "user_profile",
+]
+
+user = Entity("user", key="user_id", doc="a person who asks")
+document = Entity("document", key="document_id", doc="a document that answers")
+template = Entity("template", key="template_id", doc="a prompt template")
+
+# What each level of expertise asks of an answer, and how long the answer may be for it.
+INSTRUCTIONS: Mapping[str, str] = {
+    "beginner": "Explain in plain words, define each term when it first comes up, and give an example.",
+    "intermediate": "Explain the essentials and the technical details that matter in practice.",
+    "expert": "Be brief and technical; leave out what a specialist knows.",
+}
+_OPENINGS: Mapping[str, str] = {
+    "beginner": "Explain in simple terms",
+    "intermediate": "Explain in detail",
+    "expert": "Give a technical deep dive on",
+}
+_LENGTHS: Mapping[str, float] = {"beginner": 1.5, "intermediate": 1.0, "expert": 0.8}
+
+
+def _document_rows(inputs: Inputs) -> pa.Table:
+    """One row per live document."""
+    columns = ["document_id", "title", "category", "author", "metadata", "word_count", "ingested_at"]
+    return inputs.documents(columns).rename_columns({"ingested_at": "event_timestamp"})
+
+
+def _template_rows(inputs: Inputs) -> pa.Table:
+    """One row per prompt template: its live version."""
+    return inputs.templates()
+
+
+user_profile = FeatureView(
+    "user_profile",
+    entity=user,
+    ttl=timedelta(days=1),
+    fresh_within=timedelta(hours=2),
+    owner="team:personalisation",
+    doc="Slow facts about a user.",
+    features={
+        "user_preferences": struct(doc="settings that the user chose"),
+        "expertise_level": category("beginner", "intermediate", "expert", doc="how deep answers may go"),
+        "preferred_language": text(max_length=35, doc="BCP 47 tag of the language of answers"),
+        "account_age_days": integer(minimum=0, doc="days since sign-up"),
+    },
+)
+
+user_activity = FeatureView(
+    "user_activity",
+    entity=user,
+    source=Source.STREAMING,
+    ttl=timedelta(hours=1),
+    owner="team:personalisation",
+    doc="What the user did just now.",
+    features={
+        "last_query_embedding": embedding("content", doc="the vector of the last question"),
+        "interaction_history_embedding": embedding("content", doc="recency-weighted mean of recent questions"),
+        "session_queries_count": integer(minimum=0, doc="questions in this session"),
+        "last_active": timestamp(doc="when the user last asked something"),
+    },
+)
+
+document_features = FeatureView(
+    "document_features",
+    entity=document,
+    owner="team:search",
+    doc="What is known about a document.",
+    compute=_document_rows,
+    upstream=("documents",),
+    features={
+        "title": text(),
+        "category": text(),
+        "author": text(),
+        "metadata": struct(),
+        "word_count": integer(minimum=0),
+    },
+)
+
+prompt_templates = FeatureView(
+    "prompt_templates",
+    entity=template,
+    owner="team:prompts",
+    doc="The live version of each prompt template.",
+    compute=_template_rows,
+    upstream=("templates",),
+    features={
+        "template_content": prompt(),
+        "variables": struct(),
+        "model_family": text(),
+        "version": text(),
+        "content_hash": text(),
+    },
+)
+
+
+@on_demand(
+    reads=(user_profile["expertise_level"],),
+    inputs={"query_text": text()},
+    features={
+        "personalized_context": text(doc="the question, put at the user's level"),
+        "expertise_modifier": number(minimum=0, doc="how long an answer may be, 1 being usual"),
+    },
+    owner="team:personalisation",
+)
+def personalized(expertise_level: str | None, query_text: str) -> Mapping[str, object]:
+    """The question at the user's level of expertise; an unknown level leaves it as it is."""
+    opening = _OPENINGS.get(expertise_level or "")
+    return {
+        "personalized_context": f"{opening}: {query_text}" if opening else query_text,
+        "expertise_modifier": _LENGTHS.get(expertise_level or "", 1.0),
+    }
+
+
+assistant = FeatureService(
+    "assistant",
+    [
+        user_profile["expertise_level"],
+        user_profile["preferred_language"],
+        user_activity["session_queries_count"],
+        personalized,
+    ],
+    owner="team:personalisation",
+    doc="What an assistant reads about its user before it answers.",
+)

@@ -1,0 +1,109 @@
+"""How values look in JSON: moments in UTC with a Z, no NaN, stable key order where hashes depend on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from lodestore.errors import RequestError
+
+__all__ = ["MAX_SAFE_INTEGER", "canonical", "digest", "dumps", "from_rfc3339", "jsonable", "rfc3339", "span"]
+
+MAX_SAFE_INTEGER = 2**53 - 1
+
+
+def rfc3339(moment: datetime) -> str:
+    """The moment in UTC as RFC 3339 text with a Z.
+
+    >>> rfc3339(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05Z'
+    """
+    if moment.tzinfo is None:
+        message = f"{moment.isoformat()} has no time zone; add one, for example +00:00"
+        raise RequestError(message)
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def from_rfc3339(text: str, what: str = "timestamp") -> datetime:
+    """The moment that an RFC 3339 text names; a text without a zone is refused.
+
+    >>> from_rfc3339("2026-01-02T05:04:05+02:00")
+    datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        message = f"{what} {text!r} is not a timestamp; write it like 2026-01-31T12:00:00Z"
+        raise RequestError(message) from None
+    if moment.tzinfo is None:
+        message = f"{what} {text!r} has no time zone; write it like {text}Z or {text}+02:00"
+        raise RequestError(message)
+    return moment.astimezone(UTC)
+
+
+def span(delta: timedelta) -> str:
+    """A length of time as a person says it.
+
+    >>> span(timedelta(seconds=90)), span(timedelta(days=2)), span(timedelta(milliseconds=12))
+    ('1 m 30 s', '2 d', '12 ms')
+    """
+    seconds = delta.total_seconds()
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    whole = round(seconds)
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
+    shown = [f"{n} {unit}" for n, unit in parts if n]
+    return " ".join(shown[:2])
+
+
+def jsonable(value: Any) -> Any:
+    """The value as plain JSON types; NaN and infinities become null, moments RFC 3339 text."""
+    match value:
+        case None | bool() | str() | int():
+            return value.value if isinstance(value, Enum) else value
+        case float():
+            return value if math.isfinite(value) else None
+        case datetime():
+            return rfc3339(value if value.tzinfo else value.replace(tzinfo=UTC))
+        case date():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case Mapping():
+            return {str(k.value if isinstance(k, Enum) else k): jsonable(v) for k, v in value.items()}
+        case _ if hasattr(value, "to_json"):
+            return jsonable(value.to_json())
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return jsonable(asdict(value))
+        case _ if hasattr(value, "tolist"):
+            return jsonable(value.tolist())
+        case Iterable():
+            return [jsonable(one) for one in value]
+        case _:
+            return str(value)
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """The value as JSON text."""
+    return json.dumps(jsonable(value), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no blanks: equal values give equal bytes on every machine.
+
+    >>> canonical({"b": 1, "a": [True, None]})
+    b'{"a":[true,null],"b":1}'
+    """
+    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 over the canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical(value)).hexdigest()
