@@ -20,16 +20,16 @@ _V = TypeVar("_V")
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What is declared, by name."""
+    """What is declared, by name; `latest` is each view in its highest declared version."""
 
     views: Mapping[tuple[str, int], FeatureView] = field(default_factory=dict)
     on_demand: Mapping[str, OnDemandView] = field(default_factory=dict)
     services: Mapping[str, FeatureService] = field(default_factory=dict)
+    latest: Mapping[str, FeatureView] = field(init=False, repr=False, compare=False)
 
-    @property
-    def latest(self) -> dict[str, FeatureView]:
-        """Each view in its highest declared version."""
-        return {name: view for (name, _), view in sorted(self.views.items())}
+    def __post_init__(self) -> None:
+        latest = {name: self.views[name, version] for name, version in sorted(self.views)}
+        object.__setattr__(self, "latest", MappingProxyType(latest))
 
     def view(self, name: str, version: int | None = None) -> FeatureView:
         """The view of that name; without a version the highest."""
@@ -48,12 +48,20 @@ class Catalog:
 
     def check(self, ref: FeatureRef) -> None:
         """The reference names a declared feature; otherwise the error names the nearest."""
-        if ref.view in self.on_demand and ref.version is None:
-            self.on_demand[ref.view][ref.feature]
+        if ref.view in self.on_demand:
+            self.on_demand_view(ref.view, ref.version)[ref.feature]
         elif ref.view in self.latest:
             self.view(ref.view, ref.version).feature(ref.feature)
         else:
             raise UnknownViewError(ref.view, [*self.latest, *self.on_demand])
+
+    def on_demand_view(self, name: str, version: int | None = None) -> OnDemandView:
+        """The on-demand view of that name; only its declared version can be asked for."""
+        view = self.on_demand.get(name)
+        if view is None or version not in {None, view.version}:
+            known = [f"{one.name}@{one.version}" for one in self.on_demand.values()]
+            raise UnknownViewError(name if version is None else f"{name}@{version}", known)
+        return view
 
 
 def collect(modules: Iterable[str]) -> Catalog:
@@ -68,20 +76,20 @@ def catalog_of(values: Iterable[object]) -> Catalog:
     services: dict[str, FeatureService] = {}
     for value in values:
         if isinstance(value, FeatureView):
-            _put(views, (value.name, value.version), value)
+            _put(views, (value.name, value.version), value, f"feature view {value.name}@{value.version}")
         elif isinstance(value, OnDemandView):
-            _put(on_demand, value.name, value)
+            _put(on_demand, value.name, value, f"on-demand view {value.name}")
         elif isinstance(value, FeatureService):
-            _put(services, value.name, value)
-    catalog = Catalog(*map(MappingProxyType, (views, on_demand, services)))
+            _put(services, value.name, value, f"feature service {value.name}")
+    catalog = Catalog(MappingProxyType(views), MappingProxyType(on_demand), MappingProxyType(services))
     _complete(catalog)
     return catalog
 
 
-def _put(known: dict[_K, _V], key: _K, value: _V) -> None:
-    """Keep the value; the same object may be imported in many modules, two different ones may not share a name."""
-    if known.setdefault(key, value) is not value:
-        message = f"{key} is declared twice with different contents; rename one, or raise its version"
+def _put(known: dict[_K, _V], key: _K, value: _V, what: str) -> None:
+    """Keep the value; the same one may be imported in many modules, two different ones may not share a name."""
+    if known.setdefault(key, value) != value:
+        message = f"{what} is declared twice with different contents; rename one, or raise its version"
         raise DeclarationError(message)
 
 
@@ -90,11 +98,18 @@ def _complete(catalog: Catalog) -> None:
     if shared:
         message = f"{', '.join(sorted(shared))}: a view and an on-demand view share the name; rename one"
         raise DeclarationError(message)
-    for view in catalog.on_demand.values():
-        for ref in view.reads:
-            catalog.check(ref)
+    entities: dict[str, tuple[object, object]] = {}
+    for view in catalog.views.values():
+        one = view.entity
+        _put(entities, one.name, (one.keys, one.types), f"entity {one.name} (of view {view.name})")
     for service in catalog.services.values():
         for ref in service.features:
+            catalog.check(ref)
+    for made in catalog.on_demand.values():
+        for ref in made.reads:
+            if ref.view in catalog.on_demand:
+                message = f"on-demand view {made.name} reads {ref}; it can read stored features only"
+                raise DeclarationError(message)
             catalog.check(ref)
 
 
@@ -111,5 +126,8 @@ def _imported(name: str) -> ModuleType:
     except DeclarationError:
         raise
     except Exception as error:
-        message = f"features.modules: {name} cannot be imported: {type(error).__name__}: {error}"
+        message = (
+            f"features.modules: {name} cannot be imported: {type(error).__name__}: {error}; "
+            "modules are looked for in the folder of lodestore.toml and among the installed packages"
+        )
         raise DeclarationError(message) from error

@@ -73,15 +73,19 @@ class Chunker:
 
     def __init__(self, identity: Identity, options: ChunkOptions) -> None:
         self._identity = identity
+        self.options = options
+        self.model = identity.label
         limit = identity.max_tokens
         self.size = options.size if limit is None else max(_SHORTEST, min(options.size, limit - _HEADROOM))
         self.limit = limit
-        self.id = digest({
-            "splitter": "semantic-text-splitter",
-            "tokenizer": identity.parts.get("tokenizer", "words"),
-            "size": self.size,
-            "limit": limit,
-        })[:8]
+        self.id = digest(
+            {
+                "splitter": "semantic-text-splitter",
+                "tokenizer": identity.parts.get("tokenizer", "words"),
+                "size": self.size,
+                "limit": limit,
+            }
+        )[:8]
 
     @cached_property
     def _tokenizer(self) -> Any:  # noqa: ANN401 - the tokenizers package has no types

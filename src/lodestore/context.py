@@ -68,7 +68,8 @@ def pack(hits: Sequence[Hit], *, budget: int, count: CountTokens) -> Packed:
 
     A chunk that does not fit is passed over; a shorter one after it may still fit.
     """
-    texts = [_cited(99, hit) for hit in hits]
+    # The widest number and the blank line are counted with each, so that the whole cannot exceed the parts.
+    texts = [f"{_cited(max(99, len(hits)), hit)}\n\n" for hit in hits]
     costs = count(texts) if texts else []
     chosen: list[Hit] = []
     used = 0

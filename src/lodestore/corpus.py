@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
@@ -16,12 +17,17 @@ from lodestore.documents import Document, DocumentSource, Reading, Rejected
 from lodestore.logs import Logs
 from lodestore.ports import Clock, OfflineStore
 from lodestore.tables import CHUNKS, DOCUMENTS, chunk_table, in_list, quoted, retired, retired_schema
-from lodestore.wire import dumps
+from lodestore.wire import digest, dumps
 
 __all__ = ["ChunkSync", "Corpus", "DocumentSync", "retire"]
 
+# What is held in memory and written at once.
 _DOCUMENTS_PER_STEP = 500
+_CHARACTERS_PER_STEP = 20_000_000
+_CHARACTERS_PER_WORD = 6
 _RESOLVED = "resolved"
+# The reason that rows of event files are rejected for; they share the log.
+_OF_EVENTS = "invalid_row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +75,38 @@ class Corpus:
     def sync(self, source: DocumentSource, reading: Reading) -> DocumentSync:
         """The documents of this source are those that were read; what disappeared is retired.
 
-        Nothing is retired when the source was not read completely, or when more than `max_retire`
-        of it would go: an empty mount must not empty the index.
+        Nothing is retired when the source was not read completely, when something was turned away
+        that has no id (a missing document may be that very row), or when more than `max_retire` of
+        it would go: an empty mount must not empty the index. `problem` says so.
         """
-        now = self._clock()
         known = self._known(source.name)
-        new = [one for one in reading.documents if one.document_id not in known]
-        changed = [one for one in reading.documents if known.get(one.document_id, one.content_hash) != one.content_hash]
-        seen = {one.document_id for one in reading.documents} | {one.document_id for one in reading.rejects}
-        gone = sorted(set(known) - seen)
-        problem = reading.problem or _too_many(source, gone, known)
-        if not reading.complete or problem:
-            gone = []
-        self._store.upsert("documents", _document_rows([*new, *changed], now), key="document_id")
-        self.retire(gone)
-        self._note_rejects(source.name, reading.rejects)
-        unchanged = len(reading.documents) - len(new) - len(changed)
-        counts = (len(reading.documents), len(new), len(changed), unchanged, len(gone), len(reading.rejects))
-        return DocumentSync(source.name, *counts, problem=problem)
+        change = _change(source, reading, known)
+        for step in _steps((one, len(one.content)) for one in (*change.new, *change.changed)):
+            self._store.upsert("documents", _document_rows(step, self._clock()), key="document_id")
+        self.retire(change.gone)
+        self._note_rejects(source.name, reading)
+        unchanged = len(reading.documents) - len(change.new) - len(change.changed)
+        counts = (len(reading.documents), len(change.new), len(change.changed), unchanged, len(change.gone))
+        return DocumentSync(source.name, *counts, len(reading.rejects), problem=change.problem)
 
-    def forget_sources(self, names: Iterable[str]) -> int:
-        """Documents of sources that are no longer declared are retired; returns how many."""
+    def forget_sources(self, names: Iterable[str]) -> list[DocumentSync]:
+        """Documents of sources other than these are retired, their rejects resolved; one entry for each that had any.
+
+        Without any name nothing is done: settings that declare no source at all are more likely
+        the wrong file than the wish to empty the store.
+        """
         declared = set(names)
+        if not declared:
+            return []
         table = self._store.read("documents", ["document_id", "source"])
-        gone = [row["document_id"] for row in table.to_pylist() if row["source"] not in declared]
-        self.retire(gone)
-        return len(gone)
+        gone: dict[str, list[str]] = {}
+        for row in table.filter(pc.invert(pc.is_in(table["source"], pa.array(declared, pa.string())))).to_pylist():
+            gone.setdefault(row["source"], []).append(row["document_id"])
+        for ids in gone.values():
+            self.retire(ids)
+        left = [row for row in self._turned_away() if row["source"] not in declared]
+        self._logs.put_all("rejects", [_resolved(row) for row in left])
+        return [DocumentSync(source, 0, 0, 0, 0, len(ids), 0) for source, ids in sorted(gone.items())]
 
     def _known(self, source: str) -> dict[str, str]:
         where = f"source = {quoted(source)}"
@@ -103,26 +115,28 @@ class Corpus:
 
     def retire(self, document_ids: Sequence[str]) -> None:
         """The documents are in the retired table, and no longer in the live one."""
+        now = self._clock()
         retire(
-            self._store, "documents", DOCUMENTS, key="document_id", ids=document_ids, version="content_hash", now=self._clock()
+            self._store, "documents", DOCUMENTS, key="document_id", ids=document_ids, version="content_hash", now=now
         )
 
-    def _note_rejects(self, source: str, rejects: Sequence[Rejected]) -> None:
+    def _note_rejects(self, source: str, reading: Reading) -> None:
         """Each reject is logged when it first shows, and once more, as resolved, when it is mended."""
-        known = {row["uri"]: row for row in self.rejects() if row["source"] == source}
-        now = {one.uri: one for one in rejects}
-        rows = [
-            reject(source, one.uri, one.reason, one.detail)
-            for one in now.values()
-            if one.uri not in known or known[one.uri]["reason"] != one.reason
-        ]
-        rows += [reject(source, uri, _RESOLVED, "") for uri in known if uri not in now]
+        known = {row["id"]: row for row in self._turned_away() if row["source"] == source}
+        now = {row["id"]: row for row in map(_reject_row, reading.rejects)}
+        rows = [row for key, row in now.items() if key not in known or known[key]["reason"] != row["reason"]]
+        if reading.complete:  # what an incomplete reading does not show may only not have been reached
+            rows += [_resolved(row) for key, row in known.items() if key not in now]
         self._logs.put_all("rejects", rows)
 
     def rejects(self) -> list[dict[str, Any]]:
-        """What is turned away today: the last word on each file that is not `resolved`."""
-        latest = {(row["source"], row["uri"]): row for row in self._logs.rows("rejects")}
+        """What is turned away today: the last word on each reject that is not `resolved`."""
+        latest = {row["id"]: row for row in self._logs.rows("rejects")}
         return [row for row in latest.values() if row["reason"] != _RESOLVED]
+
+    def _turned_away(self) -> list[dict[str, Any]]:
+        """The rejects that are documents; rows of event files are others."""
+        return [row for row in self.rejects() if row["reason"] != _OF_EVENTS]
 
     # -- chunks
 
@@ -130,39 +144,46 @@ class Corpus:
         """The chunker's table holds exactly the chunks of today's documents."""
         name = chunk_table(chunker.id)
         self._store.ensure(name, CHUNKS, key="chunk_id")
-        chunked = _pairs(self._store.read(name, ["document_id", "document_hash"]), "document_id", "document_hash")
-        current = _pairs(self._store.read("documents", ["document_id", "content_hash"]), "document_id", "content_hash")
+        have = self._store.read(name, ["chunk_id", "document_id", "document_hash", "visible_from"])
+        wanted = self._store.read("documents", ["document_id", "content_hash", "word_count"])
+        chunked = _pairs(have, "document_id", "document_hash")
+        current = _pairs(wanted, "document_id", "content_hash")
+        words = dict(zip(wanted["document_id"].to_pylist(), wanted["word_count"].to_pylist(), strict=True))
         stale = sorted({document for document, _ in current - chunked})
-        gone = {document for document, _ in chunked} - {document for document, _ in current}
         written = dropped = 0
-        for start in range(0, len(stale), _DOCUMENTS_PER_STEP):
-            one_written, one_dropped = self._rechunk(name, chunker, stale[start : start + _DOCUMENTS_PER_STEP])
+        for step in _steps((one, _CHARACTERS_PER_WORD * (words[one] or 0)) for one in stale):
+            one_written, one_dropped = self._rechunk(name, chunker, step, have)
             written, dropped = written + one_written, dropped + one_dropped
-        dropped += self._drop_chunks(name, gone, keep=set())
+        gone = {document for document, _ in chunked} - words.keys()
+        dropped += self._drop_chunks(name, list(_chunks_of(have, gone)))
         return self._chunk_figures(name, chunker.id, written, dropped)
 
-    def _rechunk(self, name: str, chunker: Chunker, documents: Sequence[str]) -> tuple[int, int]:
+    def _rechunk(self, name: str, chunker: Chunker, documents: Sequence[str], have: pa.Table) -> tuple[int, int]:
+        """These documents are cut anew. What left goes first: after a crash the document still counts as stale."""
         hashes, chunks = {}, []
         for document in self.documents(documents):
             hashes[document.document_id] = document.content_hash
             chunks += chunker.cut(document)
-        dropped = self._drop_chunks(name, set(documents), keep={chunk.chunk_id for chunk in chunks})
-        self._store.upsert(name, _chunk_rows(chunks, hashes, self._clock()), key="chunk_id")
+        since = _chunks_of(have, documents)
+        keep = {chunk.chunk_id for chunk in chunks}
+        dropped = self._drop_chunks(name, [one for one in since if one not in keep])
+        self._store.upsert(name, _chunk_rows(chunks, hashes, since, self._clock()), key="chunk_id")
         return len(chunks), dropped
 
-    def _drop_chunks(self, name: str, documents: set[str], *, keep: set[str]) -> int:
-        if not documents:
-            return 0
-        table = self._store.read(name, ["chunk_id", "document_id"])
-        mine = table.filter(pc.is_in(table["document_id"], pa.array(sorted(documents), pa.string())))
-        gone = [chunk for chunk in mine["chunk_id"].to_pylist() if chunk not in keep]
-        retire(self._store, name, CHUNKS, key="chunk_id", ids=gone, version="document_hash", now=self._clock())
-        return len(gone)
+    def _drop_chunks(self, name: str, chunks: Sequence[str]) -> int:
+        now = self._clock()
+        retire(self._store, name, CHUNKS, key="chunk_id", ids=chunks, version="document_hash", now=now)
+        return len(chunks)
 
     def _chunk_figures(self, name: str, chunker: str, written: int, dropped: int) -> ChunkSync:
         table = self._store.read(name, ["n_tokens", "truncated"])
         tokens, truncated = pc.sum(table["n_tokens"]).as_py(), pc.sum(table["truncated"]).as_py()
         return ChunkSync(chunker, table.num_rows, written, dropped, truncated or 0, tokens or 0)
+
+    def doubled(self, name: str, key: str) -> int:
+        """How many rows of a table share their key with another; 0 is right."""
+        column = self._store.read(name, [key])[key]
+        return len(column) - (pc.count_distinct(column).as_py() if len(column) else 0)
 
     # -- reading
 
@@ -175,21 +196,81 @@ class Corpus:
         return {
             "live": self._store.count("documents"),
             "retired": self._store.count(retired("documents")),
-            "rejected": len(self.rejects()),
+            "rejected": len(self._turned_away()),
         }
 
 
-def reject(source: str, uri: str, reason: str, detail: str) -> dict[str, str]:
-    return {"id": uuid4().hex, "source": source, "uri": uri, "reason": reason, "detail": detail, "run": ""}
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What has to be written so that the store follows a reading, and what keeps documents from being retired."""
+
+    new: tuple[Document, ...]
+    changed: tuple[Document, ...]
+    gone: tuple[str, ...]
+    problem: str | None
 
 
-def _too_many(source: DocumentSource, gone: Sequence[str], known: Mapping[str, str]) -> str | None:
-    if not known or len(gone) <= source.max_retire * len(known):
+def _change(source: DocumentSource, reading: Reading, known: Mapping[str, str]) -> _Change:
+    new = tuple(one for one in reading.documents if one.document_id not in known)
+    changed = tuple(
+        one for one in reading.documents if known.get(one.document_id, one.content_hash) != one.content_hash
+    )
+    # A file that is turned away now but was read before stays as it was: it is there, only not readable.
+    seen = {one.document_id for one in (*reading.documents, *reading.rejects)}
+    gone = tuple(sorted(known.keys() - seen))
+    problem = _problem(source, reading, gone, known)
+    return _Change(new, changed, gone if problem is None else (), problem)
+
+
+def _problem(source: DocumentSource, reading: Reading, gone: Sequence[str], known: Mapping[str, str]) -> str | None:
+    """Why nothing may be retired; None when nothing speaks against it."""
+    if reading.problem or not reading.complete:
+        return reading.problem or f"source {source.name!r} was not read to its end; nothing was retired"
+    nameless = [one for one in reading.rejects if one.document_id is None]
+    if gone and nameless:
+        return (
+            f"{len(gone)} documents of source {source.name!r} were not found, but {len(nameless)} rows without a "
+            f"readable id may be they (first: {nameless[0].uri}, {nameless[0].detail}); nothing was retired. "
+            "Mend the rows and run again"
+        )
+    if len(gone) <= source.max_retire * len(known):
         return None
     return (
         f"{len(gone)} of {len(known)} documents of source {source.name!r} are gone, more than max_retire = "
         f"{source.max_retire:g} allows; none was retired. If that is right, raise documents.{source.name}.max_retire"
     )
+
+
+_T = TypeVar("_T")
+
+
+def _steps(weighted: Iterable[tuple[_T, int]]) -> Iterator[list[_T]]:
+    """Pieces that are written at once: neither too many documents nor too much text."""
+    step: list[_T] = []
+    total = 0
+    for one, weight in weighted:
+        if step and (len(step) >= _DOCUMENTS_PER_STEP or total + weight > _CHARACTERS_PER_STEP):
+            yield step
+            step, total = [], 0
+        step.append(one)
+        total += weight
+    if step:
+        yield step
+
+
+def reject(source: str, uri: str, reason: str, detail: str) -> dict[str, str]:
+    """A row for the log of rejects."""
+    return {"id": uuid4().hex, "source": source, "uri": uri, "reason": reason, "detail": detail, "run": ""}
+
+
+def _reject_row(one: Rejected) -> dict[str, str]:
+    # A file is one reject whatever is wrong with it; rows without an id are told apart by what is wrong.
+    identity = digest([one.source, one.uri, one.detail if one.document_id is None else one.document_id])[:24]
+    return {**reject(one.source, one.uri, one.reason, one.detail), "id": identity}
+
+
+def _resolved(row: Mapping[str, Any]) -> dict[str, str]:
+    return {**reject(row["source"], row["uri"], _RESOLVED, ""), "id": row["id"]}
 
 
 def _document_rows(documents: Sequence[Document], now: datetime) -> pa.Table:
@@ -205,19 +286,19 @@ def _document_rows(documents: Sequence[Document], now: datetime) -> pa.Table:
 
 
 def _document(row: Mapping[str, Any]) -> Document:
-    import json
-
     names = {one.name for one in fields(Document)}
     known = {key: value for key, value in row.items() if key in names}
     return Document(**{**known, "metadata": json.loads(row["metadata"] or "{}"), "vector": None})
 
 
-def _chunk_rows(chunks: Sequence[Chunk], hashes: Mapping[str, str], now: datetime) -> pa.Table:
+def _chunk_rows(
+    chunks: Sequence[Chunk], hashes: Mapping[str, str], since: Mapping[str, datetime], now: datetime
+) -> pa.Table:
     rows = [
         {
             **{one.name: getattr(chunk, one.name) for one in fields(chunk)},
             "document_hash": hashes[chunk.document_id],
-            "visible_from": now,
+            "visible_from": since.get(chunk.chunk_id, now),
         }
         for chunk in chunks
     ]
@@ -225,7 +306,14 @@ def _chunk_rows(chunks: Sequence[Chunk], hashes: Mapping[str, str], now: datetim
 
 
 def _pairs(table: pa.Table, first: str, second: str) -> set[tuple[str, str]]:
-    return set(zip(table[first].to_pylist(), table[second].to_pylist(), strict=True))
+    found = table.select([first, second]).group_by([first, second]).aggregate([])
+    return set(zip(found[first].to_pylist(), found[second].to_pylist(), strict=True))
+
+
+def _chunks_of(have: pa.Table, documents: Iterable[str]) -> dict[str, datetime]:
+    """The ids of these documents' chunks, and since when each is visible."""
+    mine = have.filter(pc.is_in(have["document_id"], pa.array(list(documents), pa.string())))
+    return dict(zip(mine["chunk_id"].to_pylist(), mine["visible_from"].to_pylist(), strict=True))
 
 
 def retire(
@@ -242,14 +330,17 @@ def retire(
     """The rows are in the retired table, and no longer in the live one, unless they are about to be `replaced`.
 
     They are written there first. A crash in between leaves a row in both; its `retired_id` makes
-    the second try write nothing twice.
+    the second try write nothing twice. It carries the moment from which the row was visible, so a
+    row that comes back and leaves again has two lives on record.
     """
     past, keyed = retired(name), retired_schema(schema)
+    since = "visible_from" if "visible_from" in schema.names else "ingested_at"
     for start in range(0, len(ids), _DOCUMENTS_PER_STEP):
         some = ids[start : start + _DOCUMENTS_PER_STEP]
         rows = store.read(name, schema.names, in_list(key, some))
         left = pa.array([now] * rows.num_rows, keyed.field("visible_until").type)
-        identity = pc.binary_join_element_wise(rows[key], rows[version], "|")
+        life = rows[since].cast(pa.int64()).cast(pa.string())
+        identity = pc.binary_join_element_wise(rows[key], rows[version], life, "|")
         store.ensure(past, keyed, key="retired_id")
         rows = rows.append_column(keyed.field("visible_until"), left)
         store.insert(past, rows.append_column(keyed.field("retired_id"), identity), key="retired_id")

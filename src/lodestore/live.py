@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lodestore import retrieval
-from lodestore.errors import RequestError, UnavailableError, UnknownModelError
+from lodestore.errors import DimensionError, FingerprintError, RequestError, UnavailableError, UnknownModelError
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import Embedder, VectorStore
 from lodestore.releases import Release
@@ -52,16 +52,22 @@ class Live:
         return self._result(version, mode, hits, started)
 
     def search_vector(
-        self, vector: Sequence[float] | np.ndarray, *, fingerprint: str, k: int = 10, where: str | None = None,
+        self,
+        vector: Sequence[float] | np.ndarray,
+        *,
+        fingerprint: str,
+        k: int = 10,
+        where: str | None = None,
         feature: str = "content",
     ) -> SearchResult:
         """The k nearest chunks to a ready-made vector, which has to name the fingerprint of its model."""
-        from lodestore.errors import DimensionError, FingerprintError
-
         checked_query("vector", k=k, mode="vector")
         started = time.perf_counter()
         version = self.version(feature)
-        array = np.asarray(vector, dtype=np.float32)
+        array = _as_vector(vector)
+        if not fingerprint:
+            message = f"the vector names no model; say which one made it, live is {version.label}"
+            raise FingerprintError(message)
         if fingerprint not in {version.fingerprint, version.label}:
             message = f"the vector is of {fingerprint!r}, live is {version.label}; embed the query with the live model"
             raise FingerprintError(message)
@@ -77,3 +83,11 @@ class Live:
     def _result(self, version: EmbeddingVersion, mode: Mode, hits: list[Hit], started: float) -> SearchResult:
         took = (time.perf_counter() - started) * 1000
         return SearchResult(self.release.generation, version.label, mode, took, tuple(hits))
+
+
+def _as_vector(vector: Sequence[float] | np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        message = f"the vector is no list of numbers: {error}"
+        raise RequestError(message) from error

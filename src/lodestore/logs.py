@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestore.errors import SchemaVersionError, StoreError, UnknownNameError, nearest
 from lodestore.ports import Clock, OfflineStore
-from lodestore.tables import LOGS, SCHEMA_VERSION
-from lodestore.errors import SchemaVersionError
+from lodestore.tables import LOGS, SCHEMA_VERSION, Log
 
 __all__ = ["Logs", "utc_now"]
 
@@ -19,6 +19,21 @@ __all__ = ["Logs", "utc_now"]
 def utc_now() -> datetime:
     """This moment in UTC."""
     return datetime.now(UTC)
+
+
+def _spec(log: str) -> Log:
+    if log not in LOGS:
+        raise UnknownNameError(log, LOGS, note="; this is no log")
+    return LOGS[log]
+
+
+def _checked(row: Mapping[str, Any], log: Log) -> Mapping[str, Any]:
+    """The row, when the log has all its columns: a value without a column would be lost silently."""
+    for column in row:
+        if column not in log.schema.names:
+            message = f"log {log.name} has no column {column!r}{nearest(column, log.schema.names)}"
+            raise StoreError(message)
+    return row
 
 
 class Logs:
@@ -34,9 +49,9 @@ class Logs:
 
     def put_all(self, log: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """The rows whose keys are new are in the log; returns how many."""
-        spec = LOGS[log]
+        spec = _spec(log)
         now = self._clock()
-        full = [{"at": now, **row} for row in rows]
+        full = [{"at": now, **_checked(row, spec)} for row in rows]
         if not full:
             return 0
         table = pa.Table.from_pylist(full, schema=spec.schema)
@@ -48,7 +63,7 @@ class Logs:
 
     def rows(self, log: str, where: str | None = None) -> list[dict[str, Any]]:
         """The rows of a log, oldest first; equal moments in the order of arrival."""
-        table = self._store.read(log, LOGS[log].schema.names, where)
+        table = self._store.read(log, _spec(log).schema.names, where)
         if not table.num_rows:
             return []
         order = pc.sort_indices(table, [("at", "ascending")])

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +29,8 @@ KNOWN_WEIGHTS = MappingProxyType(
 )
 # Keys of config files that say where a model came from, not what it computes.
 _PROSE = frozenset({"_name_or_path", "transformers_version", "__version__", "torch_dtype", "dtype", "use_cache"})
+# No model reads as many tokens; larger limits mean that there is none.
+_ENDLESS = 10_000_000
 _MISSING_MODEL = "name a folder with modules.json, or with one .safetensors table and its tokenizer"
 
 
@@ -156,7 +158,7 @@ def identify(model: EmbeddingModel, *, root: Path) -> Identity:
 
 
 def _identify_folder(model: EmbeddingModel, folder: Path) -> Identity:
-    if (folder / "modules.json").is_file():
+    if (folder / "modules.json").is_file() and not _is_table(model, folder):
         return _sentence_transformers(model, folder)
     tables, tokenizers = _files(folder, "*.safetensors"), _files(folder, "*tokenizer*.json")
     if len(tables) == 1 and tokenizers:
@@ -166,6 +168,11 @@ def _identify_folder(model: EmbeddingModel, folder: Path) -> Identity:
         return _words(model, folder, arrays[0], indexes[0])
     message = f"embedding model {model.label}: {folder} does not hold a model; {_MISSING_MODEL}"
     raise ModelError(message)
+
+
+def _is_table(model: EmbeddingModel, folder: Path) -> bool:
+    """Whether the folder says of itself that it is one table of token embeddings."""
+    return any(one["type"].endswith("StaticEmbedding") for one in _modules(model, folder))
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
@@ -188,7 +195,7 @@ def _package_folder(model: EmbeddingModel) -> Path:
 
 
 def _plain_folder(model: EmbeddingModel, root: Path) -> Path:
-    folder = (root / model.source.removeprefix("path:")).expanduser().resolve()
+    folder = (root / Path(model.source.removeprefix("path:")).expanduser()).resolve()
     if not folder.is_dir():
         message = f"embedding model {model.label}: {folder} is not a folder; {_MISSING_MODEL}"
         raise ModelError(message)
@@ -212,7 +219,7 @@ def _hub_folder(model: EmbeddingModel) -> Path:
         raise ModelError(message) from error
 
 
-def _identity(model: EmbeddingModel, layout: Layout, dimension: int, max_tokens: int | None, **parts: Any) -> Identity:
+def _identity(model: EmbeddingModel, layout: Layout, dimension: int, max_tokens: int | None, **parts: Any) -> Identity:  # noqa: ANN401 - any JSON
     if model.dimension is not None and model.dimension != dimension:
         message = f"embedding model {model.label}: declared dimension {model.dimension}, its files give {dimension}"
         raise ModelError(message)
@@ -231,27 +238,25 @@ def _identity(model: EmbeddingModel, layout: Layout, dimension: int, max_tokens:
 
 
 def _sentence_transformers(model: EmbeddingModel, folder: Path) -> Identity:
-    modules = _json(folder / "modules.json")
+    modules = _modules(model, folder)
     transformer = folder / next((m["path"] for m in modules if m["type"].endswith("Transformer")), "")
     config = _config(transformer / "config.json")
-    weights = _files(folder, "*.safetensors") or _files(folder, "*.bin")
+    configs = {m["path"]: _config(folder / m["path"] / "config.json") for m in modules if m["path"]}
+    bert = _config(transformer / "sentence_bert_config.json")
+    weights = [path for m in modules for path in _weights(folder / m["path"])]
     if not weights:
         message = f"embedding model {model.label}: {folder} has no weights (*.safetensors)"
         raise ModelError(message)
-    configs = {m["path"]: _config(folder / m["path"] / "config.json") for m in modules if m["path"]}
-    limit = _config(transformer / "sentence_bert_config.json").get("max_seq_length")
-    limit = limit or config.get("max_position_embeddings")
-    dense = [c["out_features"] for m in modules if m["type"].endswith("Dense") for c in [configs[m["path"]]]]
     hashes = {path.relative_to(folder).as_posix(): _hash(path) for path in weights}
     _verify(model, hashes)
     return _identity(
         model,
         "sentence_transformers",
-        int(dense[-1] if dense else config["hidden_size"]),
-        min(filter(None, (model.max_tokens, limit)), default=None),
+        _dimension(model, modules, configs, config),
+        _smallest(model.max_tokens, bert.get("max_seq_length") or _longest(transformer, config)),
         weights=hashes,
         tokenizer=_tokenizer(transformer / "tokenizer.json"),
-        lowercase=_config(transformer / "sentence_bert_config.json").get("do_lower_case", False),
+        lowercase=bert.get("do_lower_case", False),
         config=config,
         pooling=configs,
         modules=[m["type"].rsplit(".", 1)[-1] for m in modules],
@@ -261,12 +266,63 @@ def _sentence_transformers(model: EmbeddingModel, folder: Path) -> Identity:
     )
 
 
+def _modules(model: EmbeddingModel, folder: Path) -> list[dict[str, str]]:
+    modules = _json(folder / "modules.json")
+    sound = (
+        isinstance(modules, list)
+        and modules
+        and all(
+            isinstance(one, dict) and isinstance(one.get("path"), str) and isinstance(one.get("type"), str)
+            for one in modules
+        )
+    )
+    if not sound:
+        message = (
+            f"embedding model {model.label}: {folder / 'modules.json'} is not a list of modules with path and type"
+        )
+        raise ModelError(message)
+    return modules
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The weights of one module; those of modules below it are theirs."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+
+
+def _dimension(
+    model: EmbeddingModel,
+    modules: Sequence[Mapping[str, str]],
+    configs: Mapping[str, Mapping[str, Any]],
+    config: Mapping[str, Any],
+) -> int:
+    """How many numbers a vector has: what the last dense layer, the pooling or the transformer says."""
+    said = [configs.get(m["path"], {}).get("out_features") for m in modules if m["type"].endswith("Dense")][-1:]
+    said += [configs.get(m["path"], {}).get("word_embedding_dimension") for m in modules]
+    said += [config.get(name) for name in ("hidden_size", "dim", "d_model", "n_embd")]
+    said.append(model.dimension)
+    for one in said:
+        if isinstance(one, int):
+            return one
+    message = f"embedding model {model.label}: its files tell no dimension; declare dimension = N"
+    raise ModelError(message)
+
+
+def _longest(transformer: Path, config: Mapping[str, Any]) -> int | None:
+    said = _config(transformer / "tokenizer_config.json").get("model_max_length")
+    # Tokenizers without a limit carry a number of thirty digits.
+    return _smallest(config.get("max_position_embeddings"), said if said and said < _ENDLESS else None)
+
+
+def _smallest(*limits: int | None) -> int | None:
+    return min((one for one in limits if one), default=None)
+
+
 def _static(model: EmbeddingModel, folder: Path, table: Path, tokenizer: Path) -> Identity:
-    with table.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    shapes = [value["shape"] for key, value in header.items() if key != "__metadata__"]
+    shapes = _shapes(model, table)
     if len(shapes) != 1 or len(shapes[0]) != 2:  # noqa: PLR2004 - a table has two sides
-        message = f"embedding model {model.label}: {table.name} holds {len(shapes)} tensors; a static model has one table"
+        message = (
+            f"embedding model {model.label}: {table.name} holds {len(shapes)} tensors; a static model has one table"
+        )
         raise ModelError(message)
     weights = {table.name: _hash(table)}
     _verify(model, weights)
@@ -284,10 +340,30 @@ def _static(model: EmbeddingModel, folder: Path, table: Path, tokenizer: Path) -
     )
 
 
+def _shapes(model: EmbeddingModel, table: Path) -> list[list[int]]:
+    """The shapes in the header of a safetensors file."""
+    try:
+        with table.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return [value["shape"] for key, value in header.items() if key != "__metadata__"]
+    except (OSError, ValueError, OverflowError, MemoryError, AttributeError, KeyError, TypeError) as error:
+        message = (
+            f"embedding model {model.label}: {table} is no safetensors file ({type(error).__name__}); fetch it again"
+        )
+        raise ModelError(message) from error
+
+
 def _words(model: EmbeddingModel, folder: Path, array: Path, index: Path) -> Identity:
     import numpy as np
 
-    table = np.load(array, mmap_mode="r")
+    try:
+        table = np.load(array, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        message = f"embedding model {model.label}: {array} is no table of numbers ({error}); fetch it again"
+        raise ModelError(message) from error
+    if table.ndim != 2:  # noqa: PLR2004 - words and numbers
+        message = f"embedding model {model.label}: {array} has shape {table.shape}; a row per word is expected"
+        raise ModelError(message)
     weights = {array.name: _hash(array), index.name: _hash(index)}
     _verify(model, weights)
     return _identity(
@@ -315,23 +391,29 @@ def _identify_declared(model: EmbeddingModel, layout: Layout) -> Identity:
 
 def _identify_code(model: EmbeddingModel) -> Identity:
     module, _, factory = model.source.removeprefix("python:").partition(":")
-    found = importlib.util.find_spec(module) if module else None
-    if found is None or not found.origin or not factory:
-        message = f"embedding model {model.label}: {model.source!r} names no importable factory; write python:MODULE:NAME"
-        raise ModelError(message)
     if model.dimension is None:
         message = f"embedding model {model.label}: a Python factory tells no dimension; declare dimension = N"
         raise ModelError(message)
-    return _identity(
-        model, "python", model.dimension, model.max_tokens, factory=factory, code=_code_hash(Path(found.origin))
-    )
+    code = _code_hash(_code_file(model, module, factory))
+    return _identity(model, "python", model.dimension, model.max_tokens, factory=factory, code=code)
+
+
+def _code_file(model: EmbeddingModel, module: str, factory: str) -> Path:
+    try:
+        found = importlib.util.find_spec(module) if module and factory else None
+    except (ImportError, ValueError):
+        found = None
+    if found is None or not found.origin or not Path(found.origin).is_file():
+        message = (
+            f"embedding model {model.label}: {model.source!r} names no importable factory; write python:MODULE:NAME"
+        )
+        raise ModelError(message)
+    return Path(found.origin)
 
 
 def _code_hash(path: Path) -> str:
-    import ast
-
-    # The syntax tree: a comment or a blank line changes no vector.
-    return hashlib.sha256(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode()).hexdigest()
+    # The bytes, line ends aside: how Python prints a syntax tree changes from version to version.
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
 def _verify(model: EmbeddingModel, hashes: Mapping[str, str]) -> None:
@@ -345,7 +427,7 @@ def _verify(model: EmbeddingModel, hashes: Mapping[str, str]) -> None:
         raise FingerprintError(message)
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> Any:  # noqa: ANN401 - any JSON
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -355,10 +437,16 @@ def _json(path: Path) -> Any:
 
 def _config(path: Path) -> dict[str, Any]:
     found = _json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        message = f"{path} is no JSON object; the model's folder is damaged"
+        raise ModelError(message)
     return {key: value for key, value in found.items() if key not in _PROSE}
 
 
 def _tokenizer(path: Path) -> str:
+    if not path.is_file():
+        message = f"{path.parent} has no tokenizer.json; save the model with a fast tokenizer"
+        raise ModelError(message)
     parts = _json(path)
     # Padding and truncation are set by the caller at each use: they are not part of what the tokenizer is.
     return digest({key: value for key, value in parts.items() if key not in {"padding", "truncation"}})

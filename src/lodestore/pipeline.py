@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from lodestore.chunking import Chunker
 from lodestore.corpus import ChunkSync, Corpus, DocumentSync
 from lodestore.documents import DocumentSource, read
+from lodestore.errors import SourceError
 from lodestore.events import EventSource
 from lodestore.features import Features, Inputs, Published, Recorded
 from lodestore.locks import Locks
@@ -102,22 +103,29 @@ class Pipeline:
     # -- documents and chunks
 
     def read_documents(self) -> list[DocumentSync]:
-        """Every source is read; the store's documents follow it."""
-        out = []
+        """Every source is read; the store's documents follow it.
+
+        A source that cannot be read stops no other one; its error is raised at the end. Documents
+        of sources that are no longer declared are retired, once every declared one could be read.
+        """
+        out, errors = [], []
         for source in self._sources:
-            reading = read(source, root=self._root, now=self._clock())
+            try:
+                reading = read(source, root=self._root, now=self._clock())
+            except SourceError as error:
+                errors.append(error)
+                continue
             with self.writing(f"reading the documents of {source.name}"):
                 out.append(self.corpus.sync(source, reading))
-        return out
+        if errors:
+            raise errors[0] if len(errors) == 1 else SourceError("; ".join(map(str, errors)))
+        with self.writing("retiring the documents of undeclared sources"):
+            return out + self.corpus.forget_sources(one.name for one in self._sources)
 
     def chunkers(self) -> list[Chunker]:
         """The chunkers of every version that is kept up to date."""
-        found: dict[str, Chunker] = {}
-        for version in self.versions.maintained():
-            declared = self.versions.of(version.feature, version.label)
-            if declared.chunker is not None and declared.chunker.id == version.chunker:
-                found[version.chunker] = declared.chunker
-        return list(found.values())
+        found = (self.versions.chunker(version) for version in self.versions.maintained())
+        return list({chunker.id: chunker for chunker in found if chunker is not None}.values())
 
     def cut_chunks(self) -> list[ChunkSync]:
         """The chunks of every chunker in use follow the documents."""
@@ -162,14 +170,20 @@ class Pipeline:
 
     def promote_first(self, *, author: str = "ingest") -> Release | None:
         """What has no live version yet gets its first one, where it is healthy; one release for all of it."""
-        live = self.releases.live()
-        changes = self._first_embeddings(live) | self._first_templates(live) | self._view_versions(live)
-        if not changes:
+        if not self._firsts(self.releases.live()):
             return None
         with self.writing("promoting first versions"):
+            # Looked at again under the lock: another run may have been first, which is just as well.
+            live = self.releases.live()
+            changes = self._firsts(live)
+            if not changes:
+                return None
             return self.releases.publish(
                 changes, action="promote", author=author, reason="first healthy version", base=live
             )
+
+    def _firsts(self, live: Release) -> dict[Slot, object]:
+        return self._first_embeddings(live) | self._first_templates(live) | self._view_versions(live)
 
     def _first_embeddings(self, live: Release) -> dict[Slot, object]:
         changes: dict[Slot, object] = {}

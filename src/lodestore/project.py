@@ -12,6 +12,7 @@ from pathlib import Path
 from lodestore.adapters.factory import embedder
 from lodestore.adapters.lance import LanceStore
 from lodestore.catalog import Catalog, collect
+from lodestore.changes import Changes
 from lodestore.chunking import Chunker
 from lodestore.corpus import Corpus
 from lodestore.errors import SettingsError
@@ -25,7 +26,7 @@ from lodestore.pipeline import Pipeline
 from lodestore.ports import Clock, Embedder
 from lodestore.releases import ReleaseLog
 from lodestore.settings import Settings, load
-from lodestore.store import Lodestore
+from lodestore.store import Lodestore, compiled
 from lodestore.tables import ensure_logs
 from lodestore.templates import Templates
 from lodestore.versions import Versions
@@ -162,6 +163,26 @@ class Project:
             embedder=self.embedder,
             root=self.settings.root,
             batch_tokens=self.settings.embedding.batch_tokens,
+        )
+
+    @cached_property
+    def changes(self) -> Changes:
+        """The acts of a model change."""
+        files = [(one.name, self.settings.root / one.queries, self.settings.root / one.qrels) for one in self.settings.golden]
+        return Changes(
+            store=self.tables,
+            vectors=self.tables,
+            logs=self.logs,
+            releases=self.releases,
+            versions=self.versions,
+            pipeline=self.pipeline,
+            locks=self.locks,
+            embedder=self.embedder,
+            golden=files,
+            options=self.settings.gate,
+            where=compiled,
+            keep=self.settings.release.keep,
+            automatic=self.settings.embedding.promote == "auto",
         )
 
     @cached_property

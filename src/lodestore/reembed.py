@@ -115,9 +115,7 @@ def difference(store: OfflineStore, version: EmbeddingVersion) -> Difference:
     write = wanted.filter(pc.invert(pc.and_(same, known)))
     changed = wanted.filter(pc.and_(known, pc.invert(same)))
     remove = have.filter(pc.invert(pc.is_in(have["row_id"], wanted["row_id"])))
-    return Difference(
-        wanted.num_rows, write, tuple(remove["row_id"].to_pylist()), tuple(changed["row_id"].to_pylist())
-    )
+    return Difference(wanted.num_rows, write, tuple(remove["row_id"].to_pylist()), tuple(changed["row_id"].to_pylist()))
 
 
 class Filling:
@@ -240,7 +238,9 @@ class Filling:
                 found[row["document_id"]] = row
         return found
 
-    def _texts(self, ids: Sequence[str], documents: Mapping[str, Mapping[str, object]]) -> dict[str, tuple[str, int, int]]:
+    def _texts(
+        self, ids: Sequence[str], documents: Mapping[str, Mapping[str, object]]
+    ) -> dict[str, tuple[str, int, int]]:
         if whole(self._version.chunker):
             return {one: (str(row["title"]), 0, len(str(row["title"]))) for one, row in documents.items()}
         wanted = pa.array(ids, pa.string())
@@ -290,17 +290,19 @@ class Filling:
         self._store.upsert(table, rows, key="row_id")
 
 
-_CONTENT = pa.schema([
-    ("row_id", pa.string()),
-    ("row_hash", pa.string()),
-    ("content_hash", pa.string()),
-    ("n_tokens", pa.int64()),
-    ("start", pa.int64()),
-    ("end", pa.int64()),
-    ("text", pa.large_string()),
-    ("embedded", pa.large_string()),
-    *FILTERABLE.items(),
-])
+_CONTENT = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("row_hash", pa.string()),
+        ("content_hash", pa.string()),
+        ("n_tokens", pa.int64()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("text", pa.large_string()),
+        ("embedded", pa.large_string()),
+        *FILTERABLE.items(),
+    ]
+)
 
 
 def _windows(rows: pa.Table) -> Iterator[pa.Table]:

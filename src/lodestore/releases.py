@@ -118,34 +118,12 @@ def predecessors(history: Sequence[Release], slot: Slot) -> list[Any]:
 
 
 def predecessor(history: Sequence[Release], slot: Slot) -> Any:  # noqa: ANN401 - a slot's value
-    """Where a rollback of this slot goes: its previous distinct value."""
-    values: list[Any] = []
-    for release in history:
-        value = release.slots.get(slot)
-        if value is not None and (not values or values[-1] != value):
-            values.append(value)
-    previous = _stack(values)
-    if len(previous) < 2:  # noqa: PLR2004 - the live one and one before it
+    """Where a rollback of this slot goes: its previous distinct value. Two rollbacks in a row undo each other."""
+    earlier = predecessors(history, slot)
+    if not earlier:
         message = f"{slot} has no earlier value; there is nothing to roll back to"
         raise RefusedError(message)
-    return previous[-2]
-
-
-def _stack(values: Iterable[Any]) -> list[Any]:
-    """The values as a stack of distinct ones: going back to an earlier one takes off what came after.
-
-    So two rollbacks in a row go back two steps instead of to and fro.
-
-    >>> _stack(["a", "b", "c", "b"])
-    ['a', 'b']
-    """
-    stack: list[Any] = []
-    for value in values:
-        if value in stack:
-            del stack[stack.index(value) + 1 :]
-        else:
-            stack.append(value)
-    return stack
+    return earlier[0]
 
 
 class ReleaseLog:

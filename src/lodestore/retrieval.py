@@ -96,11 +96,21 @@ def fuse(rankings: Sequence[Sequence[str]], *, weights: Sequence[float] | None =
 
 
 def search(
-    store: VectorStore, table: str, query: str, vector: np.ndarray | None, *, k: int, mode: Mode, where: str | None = None
+    store: VectorStore,
+    table: str,
+    query: str,
+    vector: np.ndarray | None,
+    *,
+    k: int,
+    mode: Mode,
+    where: str | None = None,
 ) -> list[Hit]:
     """The k best rows of one table. `vector` is the query's, by the model of that very table."""
     if mode == "text":
-        return [_hit(row, row["_score"]) for row in store.matching(table, query, k, where=where, columns=_COLUMNS).to_pylist()]
+        return [
+            _hit(row, row["_score"])
+            for row in store.matching(table, query, k, where=where, columns=_COLUMNS).to_pylist()
+        ]
     if vector is None:
         message = f"mode {mode} needs the query's vector"
         raise RequestError(message)

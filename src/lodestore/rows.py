@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from hashlib import sha256
+from typing import Any, TypeAlias
 
+import numpy as np
+import orjson
 import pyarrow as pa
 
-from lodestore.errors import InvalidRowsError, RequestError, nearest
+from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import view_schema
-from lodestore.wire import digest, dumps, from_rfc3339
+from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable
 
-__all__ = ["CheckedRows", "Problem", "check_rows", "checked_rows"]
+__all__ = ["CheckedRows", "Problem", "check_rows", "check_value", "checked_rows"]
 
 # Clocks of sources differ a little; beyond this an event's time is a mistake.
 MAX_AHEAD = timedelta(minutes=5)
 _TIMES = ("event_timestamp", "created_timestamp")
 _MAX_TEXT = 1_000_000
+_LONGEST_KEY = 1024
+_LONGEST_EVENT_ID = 256
+_SHOWN = 80
+_BITS = 63
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DIGITS = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+# Types whose values are neither missing nor in need of unpacking.
+_SIMPLE = frozenset({str, int, bool, dict, list})
+_WORDS = {"true": True, "false": False, "1": True, "0": False}
+
+_Reader: TypeAlias = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,222 +62,403 @@ class _WrongError(ValueError):
     """A value that does not fit its column."""
 
 
-def checked_rows(view: FeatureView, rows: Iterable[Mapping[str, Any]], *, now: datetime) -> pa.Table:
+def checked_rows(
+    view: FeatureView, rows: Iterable[Mapping[str, Any]], *, now: datetime, untyped: bool = False
+) -> pa.Table:
     """The rows as a table, or `InvalidRowsError` that names every bad one."""
-    found = check_rows(view, rows, now=now)
+    found = check_rows(view, rows, now=now, untyped=untyped)
     if found.problems:
         raise InvalidRowsError(view.name, map(str, found.problems))
     return found.table
 
 
-def check_rows(view: FeatureView, rows: Iterable[Mapping[str, Any]], *, now: datetime) -> CheckedRows:
-    """Sort rows into good and bad ones. Good ones have every column, an event id and times in UTC."""
-    readers = _readers(view, now)
-    good: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    for number, row in enumerate(rows, start=1):
-        faults: list[str] = []
-        values = _row(view, row, readers, faults, now)
-        if faults:
-            problems.extend(Problem(number, fault) for fault in faults)
-        else:
-            good.append(values)
-    return CheckedRows(pa.Table.from_pylist(good, schema=view_schema(view)), tuple(problems))
+def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime, untyped: bool = False) -> CheckedRows:
+    """Sort rows into good and bad ones. Good ones have every column, an event id and times in UTC.
+
+    `untyped` says that every value is text, as in CSV: numbers, booleans and lists are then read
+    from it. A row without an event id gets one from its values: the same row offered again is known.
+    The value of a personal feature is never part of a problem.
+    """
+    readers = _readers(view, now, untyped=untyped)
+    faults: dict[int, list[str]] = {}
+    given = _mappings(rows, faults)
+    broken = set(faults)
+    _unknown_columns(given, readers.keys(), {one.name for one in view.embeddings}, faults)
+    columns = {name: _column(name, given, read, faults) for name, read in readers.items()}
+    for name in (*view.entity.keys, "event_timestamp"):
+        _require(name, columns[name], broken, faults)
+    bad = {place for place, what in faults.items() if what}
+    if bad:
+        columns = {name: [one for at, one in enumerate(all_) if at not in bad] for name, all_ in columns.items()}
+    problems = tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
+    return CheckedRows(_table(view, columns, now), problems)
 
 
-def _readers(view: FeatureView, now: datetime) -> dict[str, Callable[[Any], Any]]:
-    keys = zip(view.entity.keys, view.entity.types, strict=True)
-    readers: dict[str, Callable[[Any], Any]] = {key: (_key_text if kind == "string" else _integer) for key, kind in keys}
-    readers |= {name: (lambda value: _time(value, now)) for name in _TIMES}
+def check_value(feature: Feature, value: object) -> str | None:
+    """What is wrong with one value of the feature; None when it fits. Null always fits."""
+    try:
+        _read(_reader(feature, untyped=False), value)
+    except _WrongError as error:
+        return _told(feature, error)
+    return None
+
+
+# Columns
+
+
+def _readers(view: FeatureView, now: datetime, *, untyped: bool) -> dict[str, _Reader]:
+    readers: dict[str, _Reader] = {}
+    for key, kind in zip(view.entity.keys, view.entity.types, strict=True):
+        readers[key] = _key_text if kind == "string" else partial(_integer, wide=True, untyped=untyped)
+    readers |= dict.fromkeys(_TIMES, partial(_time, latest=now + MAX_AHEAD))
     readers["event_id"] = _event_id
-    return readers | {one.name: _reader(one) for one in view.stored}
+    return readers | {one.name: _guarded(one, _reader(one, untyped=untyped)) for one in view.stored}
 
 
-def _row(
-    view: FeatureView,
-    row: Mapping[str, Any],
-    readers: Mapping[str, Callable[[Any], Any]],
-    faults: list[str],
-    now: datetime,
-) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    vectors = {one.name for one in view.embeddings}
-    for name, value in row.items():
-        if name in vectors:
-            continue
-        if name not in readers:
-            faults.append(f"unknown column {name!r}{nearest(name, readers)}")
+def _mappings(rows: Iterable[object], faults: dict[int, list[str]]) -> list[Mapping[str, Any]]:
+    given: list[Mapping[str, Any]] = []
+    for place, row in enumerate(rows):
+        if isinstance(row, Mapping):
+            given.append(row)
+        else:
+            faults[place] = [f"{type(row).__name__} is no row; give an object of columns and values"]
+            given.append({})
+    return given
+
+
+def _unknown_columns(
+    given: Sequence[Mapping[str, Any]], known: Iterable[str], passed: set[str], faults: dict[int, list[str]]
+) -> None:
+    fine = {*known, *passed}
+    for place, row in enumerate(given):
+        if not row.keys() <= fine:
+            unknown = [one for one in row if one not in fine]
+            what = [f"unknown column {_brief(one)}{nearest(str(one), known)}" for one in unknown]
+            faults.setdefault(place, []).extend(what)
+
+
+def _column(name: str, given: Sequence[Mapping[str, Any]], read: _Reader, faults: dict[int, list[str]]) -> list[Any]:
+    out: list[Any] = []
+    put = out.append
+    for place, row in enumerate(given):
+        value = row.get(name)
+        if value is None:
+            put(None)
             continue
         try:
-            values[name] = None if _is_null(value) else readers[name](value)
+            put(read(value) if type(value) in _SIMPLE else _read(read, value))
         except _WrongError as error:
-            faults.append(f"{name}: {error}")
-    faults.extend(f"{key} is missing" for key in view.entity.keys if values.get(key) is None and key not in str(faults))
-    if values.get("event_timestamp") is None and not any(fault.startswith("event_timestamp") for fault in faults):
-        faults.append("event_timestamp is missing")
-    values.setdefault("created_timestamp", None)
-    values["created_timestamp"] = values["created_timestamp"] or values.get("event_timestamp")
-    values["event_id"] = values.get("event_id") or (None if faults else digest([view.name, values]))
-    values["ingested_at"] = now
-    return values
+            put(None)
+            faults.setdefault(place, []).append(f"{name}: {error}")
+    return out
 
 
-def _is_null(value: Any) -> bool:  # noqa: ANN401 - any value
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _require(name: str, column: Sequence[object], broken: set[int], faults: dict[int, list[str]]) -> None:
+    for place, value in enumerate(column):
+        if value is None and place not in broken:
+            told = faults.setdefault(place, [])
+            if not any(one.startswith(f"{name}: ") for one in told):
+                told.append(f"{name} is missing")
 
 
-def _key_text(value: Any) -> str:  # noqa: ANN401 - any value
+def _table(view: FeatureView, columns: dict[str, list[Any]], now: datetime) -> pa.Table:
+    created = zip(columns["created_timestamp"], columns["event_timestamp"], strict=True)
+    columns["created_timestamp"] = [one or event for one, event in created]
+    columns["event_id"] = _event_ids(view.name, columns)
+    columns["ingested_at"] = [now] * len(columns["event_id"])
+    schema = view_schema(view)
+    return pa.Table.from_arrays([pa.array(columns[one.name], one.type) for one in schema], schema=schema)
+
+
+def _event_ids(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
+    """The given ids, and for rows without one a hash of what they say. Nulls say nothing."""
+    names = [name for name in columns if name != "event_id"]
+    ids = []
+    for given, *values in zip(columns["event_id"], *(columns[name] for name in names), strict=True):
+        if given is not None:
+            ids.append(given)
+            continue
+        said = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        text = orjson.dumps([view, said], option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+        ids.append(sha256(text).hexdigest())
+    return ids
+
+
+# Values
+
+
+def _read(read: _Reader, value: object) -> Any:  # noqa: ANN401 - any value
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if value is None or (isinstance(value, float | datetime) and value != value):  # noqa: PLR0124 - NaN and NaT
+        return None
+    return read(value)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 2 * _BITS:
+        return f"a whole number of {value.bit_length()} bits"
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+
+
+def _guarded(feature: Feature, read: _Reader) -> _Reader:
+    """The same reader; when the feature is personal, its errors do not tell the value."""
+    if not _personal(feature):
+        return read
+
+    def guarded(value: object) -> object:
+        try:
+            return read(value)
+        except _WrongError as error:
+            raise _WrongError(_told(feature, error)) from None
+
+    return guarded
+
+
+def _personal(feature: Feature) -> bool:
+    return feature.pii or (feature.item is not None and feature.item.pii)
+
+
+def _told(feature: Feature, error: _WrongError) -> str:
+    if not _personal(feature):
+        return str(error)
+    bounds = [
+        f"{word} {bound}" for word, bound in (("from", feature.minimum), ("to", feature.maximum)) if bound is not None
+    ]
+    length = [f"at most {feature.max_length:,} long"] if feature.max_length else []
+    wanted = ", ".join([feature.kind, *bounds, *length])
+    return f"a value that does not fit ({wanted}); it is personal and not shown"
+
+
+def _unicode(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            message = "text that is not valid Unicode; write the file as UTF-8"
+            raise _WrongError(message) from None
+    return value
+
+
+def _key_text(value: object) -> str:
     if not isinstance(value, str):
-        message = f"{value!r} is {type(value).__name__}; the key is declared as a string"
+        message = f"{_brief(value)} is {type(value).__name__}; the key is declared as a string, write it in quotes"
         raise _WrongError(message)
-    if not value or len(value) > 1024:  # noqa: PLR2004 - long enough for any id
-        message = f"a key of {len(value)} characters; 1 to 1024 are allowed"
+    if not 0 < len(value) <= _LONGEST_KEY:
+        message = f"a key of {len(value)} characters; 1 to {_LONGEST_KEY} are allowed"
         raise _WrongError(message)
-    return value
+    return _unicode(value)
 
 
-def _event_id(value: Any) -> str:  # noqa: ANN401 - any value
-    if not isinstance(value, str) or not value or len(value) > 256:  # noqa: PLR2004 - long enough for any id
-        message = f"{value!r} is no event id; give text of 1 to 256 characters"
+def _event_id(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_EVENT_ID:
+        message = f"{_brief(value)} is no event id; give text of 1 to {_LONGEST_EVENT_ID} characters"
         raise _WrongError(message)
-    return value
+    return _unicode(value)
 
 
-def _time(value: Any, now: datetime) -> datetime:  # noqa: ANN401 - any value
+def _time(value: object, *, latest: datetime) -> datetime:
     moment = _moment(value)
-    if moment > now + MAX_AHEAD:
-        message = f"{moment.isoformat()} lies {moment - now} in the future; the clock of the source is wrong"
+    if moment > latest:
+        ahead = moment - latest + MAX_AHEAD
+        message = f"{moment.isoformat()} lies {ahead} in the future; the clock of the source is wrong"
         raise _WrongError(message)
     return moment
 
 
-def _moment(value: Any) -> datetime:  # noqa: ANN401 - any value
-    if isinstance(value, str):
-        try:
+def _moment(value: object) -> datetime:
+    try:
+        if isinstance(value, str):
             return from_rfc3339(value)
-        except RequestError as error:
-            raise _WrongError(str(error)) from None
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return _plain(value).astimezone(UTC)
+    except RequestError as error:
+        raise _WrongError(str(error)) from None
+    except OverflowError:
+        message = f"{_brief(value)} lies outside the years 1 to 9999"
+        raise _WrongError(message) from None
     if isinstance(value, datetime):
-        if value.tzinfo is None:
-            message = f"{value.isoformat()} has no time zone; add one, for example with .replace(tzinfo=UTC)"
-            raise _WrongError(message)
-        return value.astimezone(UTC)
-    message = f"{value!r} is no timestamp; write it like 2026-01-31T12:00:00Z"
+        message = f"{value.isoformat()} has no time zone; add one, for example with .replace(tzinfo=UTC)"
+        raise _WrongError(message)
+    message = f"{_brief(value)} is no timestamp; write it like 2026-01-31T12:00:00Z"
     raise _WrongError(message)
 
 
-def _reader(feature: Feature) -> Callable[[Any], Any]:
-    plain: Mapping[Kind, Callable[[Any], Any]] = {
-        Kind.INTEGER: _integer,
-        Kind.NUMBER: _number,
-        Kind.BOOLEAN: _boolean,
-        Kind.TIMESTAMP: _moment,
-        Kind.STRUCT: lambda value: _struct(value, feature),
-        Kind.LIST: lambda value: _list(value, feature),
-        Kind.CATEGORY: lambda value: _category(value, feature),
+def _plain(value: datetime) -> datetime:
+    """The same moment to the microsecond, without what subclasses add."""
+    return value if type(value) is datetime else datetime.combine(value.date(), value.timetz())
+
+
+def _reader(feature: Feature, *, untyped: bool) -> _Reader:
+    plain: Mapping[Kind, Callable[[], _Reader]] = {
+        Kind.INTEGER: lambda: partial(_integer, wide=feature.wide, untyped=untyped),
+        Kind.NUMBER: lambda: partial(_number, untyped=untyped),
+        Kind.BOOLEAN: lambda: partial(_boolean, untyped=untyped),
+        Kind.TIMESTAMP: lambda: _moment,
+        Kind.STRUCT: lambda: partial(_struct, fits=_schema_check(feature)),
+        Kind.LIST: lambda: _list_reader(feature, untyped=untyped),
+        Kind.CATEGORY: lambda: partial(_category, names=frozenset(feature.categories), feature=feature),
     }
-    read = plain.get(feature.kind, lambda value: _text(value, feature))
+    read = plain.get(feature.kind, lambda: partial(_text, limit=feature.max_length or _MAX_TEXT))()
     if feature.minimum is None and feature.maximum is None:
         return read
-    return lambda value: _bounded(read(value), feature)
+    low, high = feature.minimum, feature.maximum
+    return partial(_bounded, read=read, low=-math.inf if low is None else low, high=math.inf if high is None else high)
 
 
-def _integer(value: Any) -> int:  # noqa: ANN401 - any value
-    if isinstance(value, str) and value.lstrip("-").isdigit():
-        value = int(value)  # CSV has no types
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        message = f"{value!r} is no whole number"
+def _integer(value: object, *, wide: bool, untyped: bool) -> int:
+    if type(value) is int:
+        number = value
+    elif (isinstance(value, str) and (untyped or wide) and _DIGITS.fullmatch(value.strip())) or (
+        isinstance(value, float) and value.is_integer()
+    ):
+        number = int(value)
+    else:
+        hint = "; write it without quotes" if isinstance(value, str) and _DIGITS.fullmatch(value) else ""
+        message = f"{_brief(value)} is no whole number{hint}"
         raise _WrongError(message)
-    if not -(2**63) <= value < 2**63:
-        message = f"{value} does not fit 64 bits"
+    if not -(1 << _BITS) <= number < 1 << _BITS:
+        message = f"{_brief(number)} does not fit 64 bits"
         raise _WrongError(message)
-    return value
-
-
-def _number(value: Any) -> float:  # noqa: ANN401 - any value
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        message = f"{value!r} is no finite number"
+    if not wide and abs(number) > MAX_SAFE_INTEGER:
+        message = f"{number} is beyond 2^53 - 1, where JSON loses digits; declare integer(wide=True)"
         raise _WrongError(message)
     return number
 
 
-def _boolean(value: Any) -> bool:  # noqa: ANN401 - any value
-    named = {"true": True, "false": False}
-    if isinstance(value, str) and value.lower() in named:
-        return named[value.lower()]
-    if not isinstance(value, bool):
-        message = f"{value!r} is neither true nor false"
+def _number(value: object, *, untyped: bool) -> float:
+    number = math.nan
+    if (isinstance(value, int | float) and not isinstance(value, bool)) or (isinstance(value, str) and untyped):
+        number = _float(value)
+    if not math.isfinite(number):
+        hint = "; write it without quotes" if isinstance(value, str) and math.isfinite(_float(value)) else ""
+        message = f"{_brief(value)} is no finite number{hint}"
         raise _WrongError(message)
-    return value
+    return number
 
 
-def _text(value: Any, feature: Feature) -> str:  # noqa: ANN401 - any value
-    limit = feature.max_length or _MAX_TEXT
+def _float(value: float | str) -> float:
+    """As a float; NaN when it is none, or too great to be one."""
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _boolean(value: object, *, untyped: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    if untyped and isinstance(value, str) and value.strip().lower() in _WORDS:
+        return _WORDS[value.strip().lower()]
+    hint = "; write it without quotes" if isinstance(value, str) and value in _WORDS else ""
+    message = f"{_brief(value)} is neither true nor false{hint}"
+    raise _WrongError(message)
+
+
+def _text(value: object, *, limit: int) -> str:
     if not isinstance(value, str):
         message = f"{type(value).__name__} is no text"
         raise _WrongError(message)
     if len(value) > limit:
         message = f"text of {len(value):,} characters; at most {limit:,} are allowed"
         raise _WrongError(message)
+    return _unicode(value)
+
+
+def _category(value: object, *, names: frozenset[str], feature: Feature) -> str:
+    if not isinstance(value, str) or value not in names:
+        close = nearest(value, names) if isinstance(value, str) else ""
+        hint = close if "did you mean" in close else ""
+        message = f"{_brief(value)} is none of {', '.join(feature.categories)}{hint}"
+        raise _WrongError(message)
     return value
 
 
-def _category(value: Any, feature: Feature) -> str:  # noqa: ANN401 - any value
-    if value not in feature.categories:
-        message = f"{value!r} is none of {', '.join(feature.categories)}"
-        raise _WrongError(message)
-    return str(value)
-
-
-def _struct(value: Any, feature: Feature) -> str:  # noqa: ANN401 - any value
-    import json
-
+def _struct(value: object, *, fits: Callable[[object], None]) -> str:
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            message = "text that is not JSON"
-            raise _WrongError(message) from None
+        value = _json(value)
     if not isinstance(value, Mapping):
         message = f"{type(value).__name__} is no JSON object"
         raise _WrongError(message)
-    if feature.schema is not None:
-        _fits_schema(value, feature.schema)
-    return dumps(value)
-
-
-def _fits_schema(value: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    from jsonschema import ValidationError, validate
-
     try:
-        validate(value, dict(schema))
-    except ValidationError as error:
-        message = f"does not fit its schema: {error.message}"
+        stored = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME, default=jsonable).decode()
+        fits(value)
+    except (orjson.JSONEncodeError, RequestError, RecursionError) as error:
+        message = f"an object that JSON cannot hold: {error}"
+        raise _WrongError(message) from None
+    return stored
+
+
+def _json(text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        message = "text that is not JSON"
         raise _WrongError(message) from None
 
 
-def _list(value: Any, feature: Feature) -> list[Any]:  # noqa: ANN401 - any value
-    if isinstance(value, str) or not isinstance(value, Sequence) or feature.item is None:
+def _schema_check(feature: Feature) -> Callable[[object], None]:
+    if feature.schema is None:
+        return lambda _: None
+    from jsonschema import SchemaError, ValidationError, validators
+    from jsonschema.exceptions import best_match
+
+    schema = dict(feature.schema)
+    try:
+        kind = validators.validator_for(schema)
+        kind.check_schema(schema)
+    except SchemaError as error:
+        message = f"feature {feature.name!r}: its schema is not a JSON Schema: {error.message}"
+        raise DeclarationError(message) from error
+    validator = kind(schema)
+
+    def fits(value: object) -> None:
+        worst: ValidationError | None = best_match(validator.iter_errors(value))
+        if worst is not None:
+            message = f"does not fit its schema: {_brief(worst.message)}"
+            raise _WrongError(message)
+
+    return fits
+
+
+def _list_reader(feature: Feature, *, untyped: bool) -> _Reader:
+    if feature.item is None:
+        message = f"feature {feature.name!r}: a list needs the type of its items; write list_of(text())"
+        raise DeclarationError(message)
+    read = _reader(feature.item, untyped=untyped)
+    return partial(_list, read=read, longest=feature.max_length or _MAX_TEXT, untyped=untyped)
+
+
+def _list(value: object, *, read: _Reader, longest: int, untyped: bool) -> list[Any]:
+    if untyped and isinstance(value, str):
+        value = _json(value)
+    if isinstance(value, str) or not isinstance(value, Sequence):
         message = f"{type(value).__name__} is no list"
         raise _WrongError(message)
-    if feature.max_length is not None and len(value) > feature.max_length:
-        message = f"a list of {len(value)} items; at most {feature.max_length} are allowed"
+    if len(value) > longest:
+        message = f"a list of {len(value):,} items; at most {longest:,} are allowed"
         raise _WrongError(message)
-    read = _reader(feature.item)
-    return [None if _is_null(one) else read(one) for one in value]
+    return [_item(place, one, read) for place, one in enumerate(value, start=1)]
 
 
-def _bounded(value: float, feature: Feature) -> float:
-    if feature.minimum is not None and value < feature.minimum:
-        message = f"{value} is below {feature.minimum}"
+def _item(place: int, value: object, read: _Reader) -> object:
+    try:
+        return _read(read, value)
+    except _WrongError as error:
+        message = f"item {place}: {error}"
+        raise _WrongError(message) from None
+
+
+def _bounded(value: object, *, read: _Reader, low: float, high: float) -> float:
+    number: float = read(value)
+    if number < low:
+        message = f"{number} is below {low}"
         raise _WrongError(message)
-    if feature.maximum is not None and value > feature.maximum:
-        message = f"{value} is above {feature.maximum}"
+    if number > high:
+        message = f"{number} is above {high}"
         raise _WrongError(message)
-    return value
+    return number

@@ -17,6 +17,7 @@ from lodestore.chunking import ChunkOptions
 from lodestore.documents import DocumentSource
 from lodestore.errors import LodestoreError, SettingsError, nearest
 from lodestore.events import EventSource
+from lodestore.gate import GateOptions
 from lodestore.models import EmbeddingModel
 
 __all__ = ["DEFAULT_PORT", "Settings", "load"]
@@ -51,14 +52,6 @@ class EmbeddingOptions:
     features: Mapping[str, str] = field(default_factory=dict)
     models: tuple[EmbeddingModel, ...] = ()
     batch_tokens: int = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class GateOptions:
-    """`[gate]`: what a new embedding version has to reach."""
-
-    tolerance: float = 0.02
-    min_queries: int = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
-from lodestore.errors import DeclarationError, UnknownFeatureError
+from lodestore.errors import DeclarationError, UnknownFeatureError, nearest
 
 __all__ = [
     "Entity",
@@ -37,7 +39,8 @@ __all__ = [
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _OWNER = re.compile(r"team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+")
-_RESERVED = frozenset({"event_timestamp", "created_timestamp", "event_id"})
+# Columns that every history has beside its keys and features.
+_RESERVED = frozenset({"event_timestamp", "created_timestamp", "event_id", "ingested_at"})
 
 type_names = ("string", "integer")
 KeyType = Literal["string", "integer"]
@@ -101,7 +104,15 @@ class Feature:
 
     def __post_init__(self) -> None:
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            message = f"feature {self.name!r}: minimum {self.minimum} lies above maximum {self.maximum}"
+            message = f"{self.kind}: minimum {self.minimum} lies above maximum {self.maximum}; swap them"
+            raise DeclarationError(message)
+        if any(one is not None and not math.isfinite(one) for one in (self.minimum, self.maximum)):
+            message = (
+                f"{self.kind}: bounds {self.minimum}, {self.maximum}: leave out a bound that is not a finite number"
+            )
+            raise DeclarationError(message)
+        if self.max_length is not None and self.max_length < 1:
+            message = f"{self.kind}: max_length {self.max_length} is below 1; leave it out for no limit"
             raise DeclarationError(message)
 
     def without_prose(self) -> Feature:
@@ -111,6 +122,9 @@ class Feature:
 
 def category(*categories: str, doc: str = "", pii: bool = False) -> Feature:
     """One of the named values."""
+    if not all(isinstance(one, str) for one in categories):
+        message = f"category{categories!r}: categories are texts, each an argument of its own: category('a', 'b')"
+        raise DeclarationError(message)
     if not categories or len(set(categories)) != len(categories):
         message = f"category{categories!r}: give one or more different values"
         raise DeclarationError(message)
@@ -124,9 +138,7 @@ def integer(
     return Feature(Kind.INTEGER, doc=doc, pii=pii, minimum=minimum, maximum=maximum, wide=wide)
 
 
-def number(
-    *, minimum: float | None = None, maximum: float | None = None, doc: str = "", pii: bool = False
-) -> Feature:
+def number(*, minimum: float | None = None, maximum: float | None = None, doc: str = "", pii: bool = False) -> Feature:
     """A finite number of double precision."""
     return Feature(Kind.NUMBER, doc=doc, pii=pii, minimum=minimum, maximum=maximum)
 
@@ -191,6 +203,9 @@ class Entity:
         types = (type,) * len(keys) if isinstance(type, str) else tuple(type)
         for one in keys:
             checked_name(one, f"entity {name!r}: key")
+        if len(set(keys)) != len(keys) or _RESERVED & set(keys):
+            message = f"entity {name!r}: keys {', '.join(keys)}: give different names, none of {sorted(_RESERVED)}"
+            raise DeclarationError(message)
         if len(types) != len(keys) or any(one not in type_names for one in types):
             message = f"entity {name!r}: {len(keys)} keys need as many types out of {type_names}, got {types}"
             raise DeclarationError(message)
@@ -227,15 +242,20 @@ class FeatureRef:
         >>> FeatureRef.parse("user_profile@2:expertise_level")
         FeatureRef(view='user_profile', feature='expertise_level', version=2)
         """
-        match = re.fullmatch(r"([a-z0-9_]+)(?:@(\d+))?:([a-z0-9_]+)", text) if isinstance(text, str) else None
-        if match is None:
-            message = f"feature {text!r}: write VIEW:FEATURE, or VIEW@VERSION:FEATURE"
-            raise DeclarationError(message)
-        view, version, feature = match.groups()
-        return cls(view, feature, int(version) if version else None)
+        return _parsed(text if isinstance(text, str) else repr(text))
 
 
-def _named(view: str, features: Mapping[str, Feature], taken: Iterable[str]) -> Mapping[str, Feature]:
+@lru_cache(maxsize=4_096)
+def _parsed(text: str) -> FeatureRef:
+    match = re.fullmatch(r"([a-z0-9_]+)(?:@(\d{1,9}))?:([a-z0-9_]+)", text)
+    if match is None:
+        message = f"feature {text!r}: write VIEW:FEATURE, or VIEW@VERSION:FEATURE"
+        raise DeclarationError(message)
+    view, version, feature = match.groups()
+    return FeatureRef(view, feature, int(version) if version else None)
+
+
+def _named(view: str, features: Mapping[str, object], taken: Iterable[str]) -> Mapping[str, Feature]:
     if not features:
         message = f"feature view {view!r} has no features"
         raise DeclarationError(message)
@@ -250,6 +270,32 @@ def _named(view: str, features: Mapping[str, Feature], taken: Iterable[str]) -> 
             raise DeclarationError(message)
         out[name] = replace(feature, name=name)
     return MappingProxyType(out)
+
+
+def _unknown(view: str, feature: str, features: Iterable[str]) -> UnknownFeatureError:
+    return UnknownFeatureError(f"{view}:{feature}", [f"{view}:{one}" for one in features])
+
+
+def _checked_view(name: str, version: object, owner: str | None, clocks: Mapping[str, timedelta | None]) -> None:
+    checked_name(name, "feature view")
+    if not isinstance(version, int) or version < 1:
+        message = f"feature view {name!r}: version {version!r} is not a whole number from 1 on"
+        raise DeclarationError(message)
+    if owner is not None and not _OWNER.fullmatch(owner):
+        message = f"feature view {name!r}: owner {owner!r} is neither team:NAME nor a mail address"
+        raise DeclarationError(message)
+    for word, span in clocks.items():
+        if span is not None and span <= timedelta(0):
+            message = f"feature view {name!r}: {word} {span} is not a positive time"
+            raise DeclarationError(message)
+
+
+def _source(name: str, source: Source | str) -> Source:
+    try:
+        return Source(source)
+    except ValueError:
+        message = f"feature view {name!r}: source {source!r}{nearest(str(source), Source)}"
+        raise DeclarationError(message) from None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -283,24 +329,17 @@ class FeatureView:
         compute: Callable[..., Any] | None = None,
         doc: str = "",
     ) -> None:
-        checked_name(name, "feature view")
-        if version < 1:
-            message = f"feature view {name!r}: version {version} is below 1"
+        _checked_view(name, version, owner, {"ttl": ttl, "fresh_within": fresh_within})
+        if isinstance(upstream, str):
+            message = f"feature view {name!r}: upstream is one text; write upstream=({upstream!r},)"
             raise DeclarationError(message)
-        if owner is not None and not _OWNER.fullmatch(owner):
-            message = f"feature view {name!r}: owner {owner!r} is neither team:NAME nor a mail address"
-            raise DeclarationError(message)
-        for word, span in (("ttl", ttl), ("fresh_within", fresh_within)):
-            if span is not None and span <= timedelta(0):
-                message = f"feature view {name!r}: {word} {span} is not a positive time"
-                raise DeclarationError(message)
         values = {
             "name": name,
             "entity": entity,
             "features": _named(name, features, entity.keys),
             "version": version,
             "owner": owner,
-            "source": Source(source),
+            "source": _source(name, source),
             "ttl": ttl,
             "fresh_within": fresh_within or ttl,
             "upstream": tuple(upstream),
@@ -320,7 +359,7 @@ class FeatureView:
         try:
             return self.features[name]
         except KeyError:
-            raise UnknownFeatureError(f"{self.name}:{name}", [f"{self.name}:{one}" for one in self.features]) from None
+            raise _unknown(self.name, name, self.features) from None
 
     @property
     def embeddings(self) -> tuple[Feature, ...]:
@@ -346,15 +385,27 @@ class OnDemandView:
     owner: str | None = None
     doc: str = ""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Mapping[str, object]:
+    def __call__(self, *args: object, **kwargs: object) -> Mapping[str, object]:
         """Call the plain function."""
         return self.function(*args, **kwargs)
 
     def __getitem__(self, feature: str) -> FeatureRef:
         """A reference to one feature; an unknown name is an error that names the nearest."""
         if feature not in self.features:
-            raise UnknownFeatureError(f"{self.name}:{feature}", [f"{self.name}:{one}" for one in self.features])
+            raise _unknown(self.name, feature, self.features)
         return FeatureRef(self.name, feature)
+
+
+def _checked_parameters(name: str, function: Callable[..., object], expected: Sequence[str]) -> None:
+    twice = sorted({one for one in expected if expected.count(one) > 1})
+    if twice:
+        message = f"on-demand view {name!r} reads {', '.join(twice)} twice; its parameters need different names"
+        raise DeclarationError(message)
+    code = function.__code__
+    actual = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    if set(expected) != actual:
+        message = f"on-demand view {name!r} takes {sorted(actual)}, but declares {sorted(expected)}"
+        raise DeclarationError(message)
 
 
 def on_demand(
@@ -375,12 +426,8 @@ def on_demand(
         name = checked_name(function.__name__, "on-demand view")
         wanted = tuple(reads)
         given = _named(name, inputs, ()) if inputs else MappingProxyType({})
-        expected = {ref.feature for ref in wanted} | set(given)
-        code = function.__code__
-        actual = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-        if expected != actual:
-            message = f"on-demand view {name!r} takes {sorted(actual)}, but declares {sorted(expected)}"
-            raise DeclarationError(message)
+        expected = [*(ref.feature for ref in wanted), *given]
+        _checked_parameters(name, function, expected)
         return OnDemandView(
             name,
             wanted,
@@ -408,7 +455,7 @@ class FeatureService:
     def __init__(
         self,
         name: str,
-        features: Iterable[FeatureRef | FeatureView | OnDemandView],
+        features: Iterable[FeatureRef | FeatureView | OnDemandView | str],
         *,
         version: int = 1,
         owner: str | None = None,
@@ -416,7 +463,10 @@ class FeatureService:
     ) -> None:
         refs: list[FeatureRef] = []
         for one in features:
-            refs.extend([one] if isinstance(one, FeatureRef) else [one[name] for name in one.features])
+            if isinstance(one, FeatureRef | str):
+                refs.append(FeatureRef.parse(one) if isinstance(one, str) else one)
+            else:
+                refs.extend(one[name] for name in one.features)
         object.__setattr__(self, "name", checked_name(name, "feature service"))
         object.__setattr__(self, "features", tuple(dict.fromkeys(refs)))
         object.__setattr__(self, "version", version)

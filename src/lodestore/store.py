@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
+
+from lodestore import historical, push
 from lodestore.context import Context, instruction_for, pack, rendered, values_for
 from lodestore.errors import RequestError, UnknownNameError
 from lodestore.features import Features, OnlineAnswer
-from lodestore.filters import Column, Filter, parse
+from lodestore.filters import Column, parse
 from lodestore.live import Live
-from lodestore.online import Status
+from lodestore.online import Status, Written
 from lodestore.ports import Clock
 from lodestore.releases import Release, ReleaseLog
 from lodestore.retrieval import Mode, SearchResult
@@ -21,7 +24,7 @@ from lodestore.spec import FeatureRef
 from lodestore.tables import FILTERABLE
 from lodestore.templates import Templates
 
-__all__ = ["COLUMNS", "Lodestore"]
+__all__ = ["COLUMNS", "Lodestore", "compiled"]
 
 _TYPES = {"string": "string", "int64": "integer", "double": "number", "bool": "boolean"}
 COLUMNS = tuple(
@@ -81,6 +84,22 @@ class Lodestore:
         """Feature values row by row, in the order of the entities, with a status for each."""
         generation = self._releases.live().generation
         return self._features().online(features, entities, inputs=inputs, release=generation)
+
+    def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Written:
+        """The rows are visible to the next read of every process; when one of them is bad, none is."""
+        features = self._features()
+        online = features._online  # noqa: SLF001 - the rows that the same features are read from
+        return push.push(features.catalog.view(view), rows, online, now=self._clock())
+
+    def historical(
+        self, entities: pa.Table, features: Sequence[str | FeatureRef], *, as_known_at: datetime | None = None
+    ) -> pa.Table:
+        """The entity table, each row with the features as they were known at its event_timestamp."""
+        known = self._features()
+        offline = known._offline  # noqa: SLF001 - the histories of the same features
+        return historical.historical(
+            entities, features, catalog=known.catalog, offline=offline, as_known_at=as_known_at
+        )
 
     def context(
         self,
@@ -166,11 +185,15 @@ def _declared(features: Features, ref: str) -> bool:
     return True
 
 
+def compiled(filter: str | Mapping[str, Any]) -> str:  # noqa: A002 - the word of the wire
+    """A filter over the declared columns, as the condition that the store understands."""
+    return parse(filter, COLUMNS).sql()
+
+
 def _where(filter: str | Mapping[str, Any] | None) -> str | None:  # noqa: A002 - the word of the wire
     if filter is None or filter in ("", {}):
         return None
-    parsed: Filter = parse(filter, COLUMNS)
-    return parsed.sql()
+    return compiled(filter)
 
 
 def _lap(timings: dict[str, float], step: str, started: float) -> None:

@@ -36,48 +36,54 @@ SCHEMA_VERSION = 1
 
 MOMENT = pa.timestamp("us", tz="UTC")
 
-DOCUMENTS = pa.schema([
-    ("document_id", pa.string()),
-    ("source", pa.string()),
-    ("uri", pa.string()),
-    ("title", pa.string()),
-    ("content", pa.large_string()),
-    ("content_hash", pa.string()),
-    ("mime", pa.string()),
-    ("author", pa.string()),
-    ("category", pa.string()),
-    ("metadata", pa.string()),
-    ("word_count", pa.int64()),
-    ("event_timestamp", MOMENT),
-    ("ingested_at", MOMENT),
-])
+DOCUMENTS = pa.schema(
+    [
+        ("document_id", pa.string()),
+        ("source", pa.string()),
+        ("uri", pa.string()),
+        ("title", pa.string()),
+        ("content", pa.large_string()),
+        ("content_hash", pa.string()),
+        ("mime", pa.string()),
+        ("author", pa.string()),
+        ("category", pa.string()),
+        ("metadata", pa.string()),
+        ("word_count", pa.int64()),
+        ("event_timestamp", MOMENT),
+        ("ingested_at", MOMENT),
+    ]
+)
 
-CHUNKS = pa.schema([
-    ("chunk_id", pa.string()),
-    ("document_id", pa.string()),
-    ("document_hash", pa.string()),
-    ("ordinal", pa.int64()),
-    ("start", pa.int64()),
-    ("end", pa.int64()),
-    ("text", pa.large_string()),
-    ("n_tokens", pa.int64()),
-    ("truncated", pa.bool_()),
-    ("content_hash", pa.string()),
-    ("visible_from", MOMENT),
-])
+CHUNKS = pa.schema(
+    [
+        ("chunk_id", pa.string()),
+        ("document_id", pa.string()),
+        ("document_hash", pa.string()),
+        ("ordinal", pa.int64()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("text", pa.large_string()),
+        ("n_tokens", pa.int64()),
+        ("truncated", pa.bool_()),
+        ("content_hash", pa.string()),
+        ("visible_from", MOMENT),
+    ]
+)
 
 # What a filter may name, with the types of the filter language.
-FILTERABLE: Mapping[str, pa.DataType] = MappingProxyType({
-    "document_id": pa.string(),
-    "source": pa.string(),
-    "title": pa.string(),
-    "uri": pa.string(),
-    "mime": pa.string(),
-    "author": pa.string(),
-    "category": pa.string(),
-    "word_count": pa.int64(),
-    "event_timestamp": MOMENT,
-})
+FILTERABLE: Mapping[str, pa.DataType] = MappingProxyType(
+    {
+        "document_id": pa.string(),
+        "source": pa.string(),
+        "title": pa.string(),
+        "uri": pa.string(),
+        "mime": pa.string(),
+        "author": pa.string(),
+        "category": pa.string(),
+        "word_count": pa.int64(),
+        "event_timestamp": MOMENT,
+    }
+)
 
 
 def quoted(value: str) -> str:
@@ -117,20 +123,22 @@ def retired_schema(schema: pa.Schema) -> pa.Schema:
 
 def embedding_schema(dimension: int) -> pa.Schema:
     """One table of vectors. Text and filter columns are copied, so that a search reads one table."""
-    return pa.schema([
-        ("row_id", pa.string()),
-        ("row_hash", pa.string()),
-        ("vector", pa.list_(pa.float32(), dimension)),
-        ("content_hash", pa.string()),
-        ("fingerprint", pa.string()),
-        ("norm", pa.float64()),
-        ("start", pa.int64()),
-        ("end", pa.int64()),
-        ("text", pa.large_string()),
-        ("embedded_at", MOMENT),
-        ("visible_from", MOMENT),
-        *FILTERABLE.items(),
-    ])
+    return pa.schema(
+        [
+            ("row_id", pa.string()),
+            ("row_hash", pa.string()),
+            ("vector", pa.list_(pa.float32(), dimension)),
+            ("content_hash", pa.string()),
+            ("fingerprint", pa.string()),
+            ("norm", pa.float64()),
+            ("start", pa.int64()),
+            ("end", pa.int64()),
+            ("text", pa.large_string()),
+            ("embedded_at", MOMENT),
+            ("visible_from", MOMENT),
+            *FILTERABLE.items(),
+        ]
+    )
 
 
 def view_table(view: FeatureView) -> str:
@@ -160,14 +168,16 @@ def arrow_type(feature: Feature) -> pa.DataType:
 def view_schema(view: FeatureView) -> pa.Schema:
     """The offline table of a view: keys, times, event id, arrival, features without vectors."""
     keys = zip(view.entity.keys, view.entity.types, strict=True)
-    return pa.schema([
-        *((key, pa.string() if kind == "string" else pa.int64()) for key, kind in keys),
-        ("event_timestamp", MOMENT),
-        ("created_timestamp", MOMENT),
-        ("event_id", pa.string()),
-        ("ingested_at", MOMENT),
-        *((one.name, arrow_type(one)) for one in view.stored),
-    ])
+    return pa.schema(
+        [
+            *((key, pa.string() if kind == "string" else pa.int64()) for key, kind in keys),
+            ("event_timestamp", MOMENT),
+            ("created_timestamp", MOMENT),
+            ("event_id", pa.string()),
+            ("ingested_at", MOMENT),
+            *((one.name, arrow_type(one)) for one in view.stored),
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lodestore.errors import BadVectorError, DimensionError
 
-__all__ = ["Health", "checked", "health", "mean_direction", "norms", "normalised"]
+__all__ = ["Health", "checked", "health", "mean_direction", "normalised", "norms"]
 
 _UNIT_TOLERANCE = 1e-3
 
@@ -81,15 +81,22 @@ def mean_direction(vectors: np.ndarray, weights: np.ndarray | None = None) -> np
 
 def checked(vectors: np.ndarray, *, texts: int, dimension: int, label: str) -> np.ndarray:
     """The vectors as float32 when there is one sound row per text; otherwise say what is wrong."""
-    array = np.asarray(vectors, dtype=np.float32)
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        message = (
+            f"{label} gave no array of numbers for {texts} texts ({error}); one row of equal length per text is needed"
+        )
+        raise BadVectorError(message) from error
     if array.ndim != 2 or len(array) != texts:  # noqa: PLR2004 - rows and columns
         message = f"{label} gave an array of shape {array.shape} for {texts} texts; one row per text is needed"
         raise BadVectorError(message)
     if array.shape[1] != dimension:
         message = f"{label} writes {array.shape[1]} numbers, {dimension} are registered; register a new version"
         raise DimensionError(message)
-    found = health(array)
-    if not found.healthy:
+    lengths = norms(array)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        found = health(array)
         message = (
             f"{label} gave {found.nan} NaN, {found.infinite} infinite and {found.zero} zero vectors "
             f"for {texts} texts; nothing of this batch was stored"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lodestore.chunking import WHOLE, Chunker, ChunkOptions
-from lodestore.errors import FingerprintError, UnknownModelError
+from lodestore.chunking import WHOLE, Chunker, ChunkOptions, whole
+from lodestore.errors import FingerprintError, ModelError, UnknownModelError
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingModel, EmbeddingVersion, Identity, identify, labels
-from lodestore.releases import Release, ReleaseLog, Slot, predecessors
+from lodestore.releases import ReleaseLog, Slot, predecessors
+from lodestore.tables import quoted
 from lodestore.wire import canonical
 
 __all__ = ["CHUNKED", "Declared", "State", "Versions", "slot_of"]
@@ -20,6 +22,7 @@ __all__ = ["CHUNKED", "Declared", "State", "Versions", "slot_of"]
 CHUNKED: Mapping[str, bool] = {"content": True, "title": False}
 
 State = str  # live, predecessor, held, candidate or retired
+_MAINTAINED = frozenset({"live", "predecessor", "candidate"})
 
 
 def slot_of(feature: str) -> Slot:
@@ -73,10 +76,13 @@ class Versions:
         return dict(self._features)
 
     def model(self, label: str) -> EmbeddingModel:
-        """The declared model of that label."""
-        if label not in self._models:
+        """The declared model of that label, or the registered one: what is live outlives its line in the settings."""
+        if label in self._models:
+            return self._models[label]
+        rows = [row for row in self._logs.rows("models") if f"{row['model']}@{row['version']}" == label]
+        if not rows:
             raise UnknownModelError(label, self._models)
-        return self._models[label]
+        return _remembered(rows[-1])
 
     def identity(self, label: str) -> Identity:
         """Who the declared model is; read once."""
@@ -93,7 +99,7 @@ class Versions:
     def of(self, feature: str, label: str) -> Declared:
         """The version of a feature by one model; it uses the live chunker where that cuts nothing off."""
         model, identity = self.model(label), self.identity(label)
-        chunker = self._chunker(feature, identity) if CHUNKED.get(feature, True) else None
+        chunker = self._best_chunker(feature, identity) if CHUNKED.get(feature, True) else None
         version = EmbeddingVersion(
             feature,
             model.name,
@@ -105,17 +111,30 @@ class Versions:
         self._refuse_changed(version)
         return Declared(version, model, identity, chunker)
 
-    def _chunker(self, feature: str, identity: Identity) -> Chunker:
+    def _best_chunker(self, feature: str, identity: Identity) -> Chunker:
+        """The live version's chunker when the settings still want its size and this model reads as far; else its own."""
         own = Chunker(identity, self._chunks)
         live = self._releases.live().embeddings.get(feature)
-        if live is None:
+        used = self.chunker(self.registered(live)) if live is not None else None
+        if used is None or used.options != self._chunks:
             return own
-        serving = self.registered(live)
-        used = Chunker(self.identity(serving.label), self._chunks) if serving.label in self._models else own
-        if used.id != serving.chunker:
-            return own  # the size in the settings has changed since
         roomy = identity.max_tokens is None or (used.limit is not None and used.limit <= identity.max_tokens)
         return used if roomy else own
+
+    def chunker(self, version: EmbeddingVersion) -> Chunker | None:
+        """What cuts the texts of a registered version, whatever the settings say today; None where nothing is cut."""
+        if whole(version.chunker):
+            return None
+        (row,) = self._logs.rows("models", f"key = {quoted(version.key)}")
+        how = json.loads(row["parts"]).get("chunking", {"model": version.label, "size": self._chunks.size})
+        chunker = Chunker(self.identity(how["model"]), ChunkOptions(how["size"]))
+        if chunker.id != version.chunker:
+            message = (
+                f"{version.key} was cut by chunker {version.chunker}, of which only {chunker.id} can be made again from "
+                f"{how['model']}; install the model as it was, or promote a version that can be built"
+            )
+            raise ModelError(message)
+        return chunker
 
     def _refuse_changed(self, version: EmbeddingVersion) -> None:
         for known in self.all():
@@ -141,7 +160,7 @@ class Versions:
                 "chunker": version.chunker,
                 "fingerprint": version.fingerprint,
                 "source": declared.model.source,
-                "parts": canonical(identity.parts).decode(),
+                "parts": canonical({**identity.parts, **_chunking(declared.chunker)}).decode(),
                 "dimension": version.dimension,
                 "max_tokens": identity.max_tokens,
             },
@@ -170,52 +189,58 @@ class Versions:
 
     def states(self) -> dict[str, State]:
         """Partition key -> what the version is now."""
-        history = self._releases.history()
-        live = history[-1] if history else Release(0)
-        held = {(hold.slot, hold.fingerprint) for hold in self._releases.holds()}
-        return {one.key: self._state(one, live, history, held) for one in self.all()}
+        known = self.all()
+        live = self._releases.live().embeddings
+        held = self._held(known)
+        before = {key for feature in live for key in self._kept(feature, held)}
+        return {one.key: self._state(one, live, held, before) for one in known}
 
-    def _state(self, one: EmbeddingVersion, live: Release, history: list[Release], held: set[Any]) -> State:
-        slot = slot_of(one.feature)
-        if live.embeddings.get(one.feature) == one.key:
+    def _state(self, one: EmbeddingVersion, live: Mapping[str, str], held: set[str], before: set[str]) -> State:
+        if live.get(one.feature) == one.key:
             return "live"
-        if (slot, one.fingerprint) in held:
+        if one.key in held:
             return "held"
-        if one.key in predecessors(history, slot)[: self._keep]:
+        if one.key in before:
             return "predecessor"
         return "candidate" if self._wanted(one) else "retired"
+
+    def _held(self, known: Sequence[EmbeddingVersion]) -> set[str]:
+        """The keys of held versions."""
+        held = {(hold.slot, hold.fingerprint) for hold in self._releases.holds()}
+        return {one.key for one in known if (slot_of(one.feature), one.fingerprint) in held}
+
+    def _kept(self, feature: str, held: set[str]) -> list[str]:
+        """The keys to which a rollback of the feature may go, newest first; a held one is no place to go."""
+        before = predecessors(self._releases.history(), slot_of(feature))
+        return [key for key in before if key not in held][: self._keep]
 
     def _wanted(self, one: EmbeddingVersion) -> bool:
         return self._features.get(one.feature) == one.label and self.declared(one.feature).version.key == one.key
 
     def maintained(self, *, first: bool = True) -> list[EmbeddingVersion]:
-        """The versions that every ingestion brings up to date: live, predecessors, candidates.
+        """The versions that every ingestion brings up to date: live, predecessors, candidates; never a held one.
 
         With `first`, a declared feature without a live version counts, so that a first one is built.
+        What is live stays so, and is kept up to date, when its line is gone from the settings.
         """
-        history = self._releases.history()
-        live = history[-1] if history else Release(0)
-        held = {(hold.slot, hold.fingerprint) for hold in self._releases.holds()}
-        keys: dict[str, None] = {}
-        for feature in self.features:
-            slot = slot_of(feature)
-            if feature in live.embeddings:
-                keys[live.embeddings[feature]] = None
-            elif first and (slot, self.declared(feature).version.fingerprint) not in held:
-                keys[self.register(self.declared(feature)).key] = None
-            for key in predecessors(history, slot)[: self._keep]:
-                keys[key] = None
+        live = self._releases.live().embeddings
+        for feature in self.features if first else ():
+            if feature not in live:
+                self.register(self.declared(feature))
         states = self.states()
-        # A version that is being built is filled up too, so that it is complete when it is promoted.
-        keys |= {key: None for key, state in states.items() if state == "candidate"}
-        return [one for one in self.all() if one.key in keys]
+        return [one for one in self.all() if one.feature in CHUNKED and states[one.key] in _MAINTAINED]
 
     def runnable(self, version: EmbeddingVersion, make: Callable[[EmbeddingModel, Identity], Any]) -> Any:  # noqa: ANN401
         """What embeds for this version, when its model is still declared and still the same."""
         model, identity = self.model(version.label), self.identity(version.label)
         self._refuse_changed(
             EmbeddingVersion(
-                version.feature, version.model, version.version, version.chunker, identity.fingerprint, identity.dimension
+                version.feature,
+                version.model,
+                version.version,
+                version.chunker,
+                identity.fingerprint,
+                identity.dimension,
             )
         )
         return make(model, identity)
@@ -224,3 +249,25 @@ class Versions:
 def _version(row: Mapping[str, Any]) -> EmbeddingVersion:
     texts = (row["feature"], row["model"], row["version"], row["chunker"], row["fingerprint"])
     return EmbeddingVersion(*texts, dimension=row["dimension"])
+
+
+def _chunking(chunker: Chunker | None) -> dict[str, Any]:
+    """What it takes to make the chunker again, beside the identity of its model."""
+    return {} if chunker is None else {"chunking": {"model": chunker.model, "size": chunker.options.size}}
+
+
+def _remembered(row: Mapping[str, Any]) -> EmbeddingModel:
+    """The model as it was registered. A key for an endpoint is never stored, so it has none."""
+    parts = json.loads(row["parts"])
+    return EmbeddingModel(
+        row["model"],
+        row["version"],
+        row["source"],
+        dimension=row["dimension"],
+        max_tokens=row["max_tokens"],
+        query_prompt=parts["prompts"]["query"],
+        document_prompt=parts["prompts"]["document"],
+        normalize=parts["normalize"],
+        precision=parts["precision"],
+        model=parts.get("model"),
+    )

@@ -6,16 +6,16 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
-from typing import Any
 
 from lodestore.errors import RequestError
 
 __all__ = ["MAX_SAFE_INTEGER", "canonical", "digest", "dumps", "from_rfc3339", "jsonable", "rfc3339", "span"]
 
 MAX_SAFE_INTEGER = 2**53 - 1
+_SHOWN = 80
 
 
 def rfc3339(moment: datetime) -> str:
@@ -27,7 +27,7 @@ def rfc3339(moment: datetime) -> str:
     if moment.tzinfo is None:
         message = f"{moment.isoformat()} has no time zone; add one, for example +00:00"
         raise RequestError(message)
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return _in_utc(moment, "timestamp").isoformat().replace("+00:00", "Z")
 
 
 def from_rfc3339(text: str, what: str = "timestamp") -> datetime:
@@ -39,12 +39,26 @@ def from_rfc3339(text: str, what: str = "timestamp") -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except (ValueError, TypeError):
-        message = f"{what} {text!r} is not a timestamp; write it like 2026-01-31T12:00:00Z"
+        message = f"{what} {_brief(text)} is not a timestamp; write it like 2026-01-31T12:00:00Z"
         raise RequestError(message) from None
     if moment.tzinfo is None:
-        message = f"{what} {text!r} has no time zone; write it like {text}Z or {text}+02:00"
+        day = text if len(text) > len("2026-01-31") else f"{text}T00:00:00"
+        message = f"{what} {text!r} has no time zone; write it like {day}Z or {day}+02:00"
         raise RequestError(message)
-    return moment.astimezone(UTC)
+    return _in_utc(moment, what)
+
+
+def _in_utc(moment: datetime, what: str) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        message = f"{what} {moment.isoformat()} lies outside the years 1 to 9999 in UTC"
+        raise RequestError(message) from None
+
+
+def _brief(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
 
 
 def span(delta: timedelta) -> str:
@@ -62,48 +76,61 @@ def span(delta: timedelta) -> str:
     return " ".join(shown[:2])
 
 
-def jsonable(value: Any) -> Any:
-    """The value as plain JSON types; NaN and infinities become null, moments RFC 3339 text."""
+def jsonable(value: object) -> object:
+    """The value as plain JSON types; NaN and infinities become null, moments RFC 3339 text, sets sorted lists."""
     match value:
+        case Enum():
+            return jsonable(value.value)
         case None | bool() | str() | int():
-            return value.value if isinstance(value, Enum) else value
+            return value
         case float():
             return value if math.isfinite(value) else None
-        case datetime():
-            return rfc3339(value if value.tzinfo else value.replace(tzinfo=UTC))
-        case date():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
+        case date() | timedelta():
+            return _time(value)
         case Mapping():
             return {str(k.value if isinstance(k, Enum) else k): jsonable(v) for k, v in value.items()}
-        case _ if hasattr(value, "to_json"):
-            return jsonable(value.to_json())
-        case _ if is_dataclass(value) and not isinstance(value, type):
-            return jsonable(asdict(value))
-        case _ if hasattr(value, "tolist"):
-            return jsonable(value.tolist())
-        case Iterable():
-            return [jsonable(one) for one in value]
+        case set() | frozenset():
+            return sorted((jsonable(one) for one in value), key=canonical)
         case _:
-            return str(value)
+            return _object(value)
 
 
-def dumps(value: Any, *, indent: int | None = None) -> str:
+def _time(value: date | timedelta) -> str | float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime):
+        return rfc3339(value if value.tzinfo else value.replace(tzinfo=UTC))
+    return value.isoformat()
+
+
+def _object(value: object) -> object:
+    """By the first that fits: its own `to_json`, its fields, its numbers, its items, its text."""
+    if hasattr(value, "to_json"):
+        return jsonable(value.to_json())
+    if is_dataclass(value) and not isinstance(value, type):
+        return jsonable({one.name: getattr(value, one.name) for one in fields(value)})
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, Iterable):
+        return [jsonable(one) for one in value]
+    return str(value)
+
+
+def dumps(value: object, *, indent: int | None = None) -> str:
     """The value as JSON text."""
     return json.dumps(jsonable(value), ensure_ascii=False, indent=indent, allow_nan=False)
 
 
-def canonical(value: Any) -> bytes:
+def canonical(value: object) -> bytes:
     """JSON with sorted keys and no blanks: equal values give equal bytes on every machine.
 
     >>> canonical({"b": 1, "a": [True, None]})
     b'{"a":[true,null],"b":1}'
     """
     text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return text.encode("utf-8", "surrogatepass")
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """SHA-256 over the canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical(value)).hexdigest()

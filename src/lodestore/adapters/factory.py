@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+
+import numpy as np
 
 from lodestore.adapters.static import StaticEmbedder, WordsEmbedder
 from lodestore.adapters.transformer import TransformerEmbedder
@@ -27,23 +30,40 @@ def embedder(model: EmbeddingModel, identity: Identity) -> Embedder:
 
             return EndpointEmbedder(model, identity)
         case "python":
-            return _from_code(model)
+            return _from_code(model, identity)
         case _:
             message = f"embedding model {model.label}: its vectors come ready-made; it cannot embed a text"
             raise ModelError(message)
 
 
-def _from_code(model: EmbeddingModel) -> Embedder:
+class CodeEmbedder:
+    """What a project's own factory made, under the fingerprint of that factory's code."""
+
+    def __init__(self, made: Embedder, identity: Identity) -> None:
+        self._made = made
+        self.fingerprint = identity.fingerprint
+        self.dimension = identity.dimension
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+        """One float32 row per text."""
+        return self._made.embed_documents(texts)
+
+    def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """One float32 row per query."""
+        return self._made.embed_queries(texts)
+
+
+def _from_code(model: EmbeddingModel, identity: Identity) -> Embedder:
     module, _, name = model.source.removeprefix("python:").partition(":")
     try:
         made = getattr(importlib.import_module(module), name)(model)
     except Exception as error:
         message = f"embedding model {model.label}: {model.source} failed: {type(error).__name__}: {error}"
         raise ModelError(message) from error
-    if not isinstance(made, Embedder):
+    if not all(callable(getattr(made, verb, None)) for verb in ("embed_documents", "embed_queries")):
         message = (
             f"embedding model {model.label}: {model.source} made {type(made).__name__}; an embedder has "
-            "fingerprint, dimension, embed_documents() and embed_queries()"
+            "embed_documents(texts) and embed_queries(texts), each giving one row per text"
         )
         raise ModelError(message)
-    return made
+    return CodeEmbedder(made, identity)

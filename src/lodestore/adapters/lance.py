@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.errors import LodestoreError, StoreError, StoreWriteError
+from lodestore.errors import DimensionError, LodestoreError, StoreError, StoreWriteError
 from lodestore.tables import in_list
 
-__all__ = ["INDEX_FROM", "LanceStore"]
+__all__ = ["INDEX_FROM", "TEXT_COLUMNS", "LanceStore"]
+
+_T = TypeVar("_T")
 
 # Below this many rows an exact scan is as fast as an index, and never wrong.
 INDEX_FROM = 20_000
@@ -32,6 +36,10 @@ _WRITE_TROUBLE = (
     ("Permission denied", "this user may not write there; change the rights or move the store with LODESTORE_HOME"),
     ("os error 13", "this user may not write there; change the rights or move the store with LODESTORE_HOME"),
 )
+# Where in its own source the engine noticed a fault helps nobody here.
+_RUST_PLACE = re.compile(r",? ?\S+\.rs:\d+:\d+")
+_GONE = re.compile(r"not found", re.IGNORECASE)
+_OTHER_LENGTH = re.compile(r"query dim\((\d+)\) doesn't match the column \S+ \S+ dim\((\d+)\)")
 
 
 @contextmanager
@@ -47,8 +55,29 @@ def _telling(act: str, uri: str) -> Iterator[None]:
             if word in text:
                 message = f"{act}: {uri}: {way_out}"
                 raise StoreWriteError(message) from error
-        message = f"{act}: {uri}: {text.splitlines()[0] if text else type(error).__name__}"
+        told = _RUST_PLACE.sub("", text.splitlines()[0]) if text else type(error).__name__
+        message = f"{act}: {uri}: {told}"
         raise StoreError(message) from error
+
+
+def _folder(uri: str) -> None:
+    """The store's folder exists, when it is a local one; otherwise say why it cannot."""
+    if "://" in uri:
+        return
+    try:
+        Path(uri).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        message = (
+            f"the store cannot be opened: {uri} is a file or lies below one; name a folder under [store] uri, "
+            "or move the store with LODESTORE_HOME"
+        )
+        raise StoreError(message) from error
+    except OSError as error:
+        message = (
+            f"the store cannot be made: {uri}: {error.strerror}; change the rights, free some room, "
+            "or move the store with LODESTORE_HOME"
+        )
+        raise StoreWriteError(message) from error
 
 
 def _with_key(schema: pa.Schema, key: str | None) -> pa.Schema:
@@ -59,25 +88,62 @@ def _with_key(schema: pa.Schema, key: str | None) -> pa.Schema:
     return schema.set(place, field)
 
 
-def _last_of_each(rows: pa.Table, key: str) -> pa.Table:
-    """One row per key: the last one. A merge would insert both rows of a key that comes twice."""
-    if pc.count_distinct(rows[key]).as_py() == rows.num_rows:
+def _one_of_each(rows: pa.Table, key: str, *, last: bool) -> pa.Table:
+    """One row per key, the last or the first. A merge would insert both rows of a key that comes twice."""
+    if pc.count_distinct(rows[key], mode="all").as_py() == rows.num_rows:
         return rows
-    places = {value: place for place, value in enumerate(rows[key].to_pylist())}
+    numbered = list(enumerate(rows[key].to_pylist()))
+    places = {value: place for place, value in (numbered if last else reversed(numbered))}
     return rows.take(sorted(places.values()))
 
 
+def _fitting(handle: Any, rows: pa.Table) -> pa.Table:  # noqa: ANN401 - lancedb ships no types
+    return rows.select(handle.schema.names).cast(handle.schema)
+
+
+def _among(handle: Any, column: str, values: Iterable[str]) -> str:  # noqa: ANN401 - lancedb ships no types
+    """The condition that the column has one of the values, each written as the column's type wants it."""
+    if pa.types.is_integer(handle.schema.field(column).type):
+        return f"`{column}` IN ({', '.join(str(int(value)) for value in values)})"
+    return in_list(f"`{column}`", values)
+
+
+def _scan(handle: Any, columns: Sequence[str] | None, where: str | None) -> Any:  # noqa: ANN401
+    query = handle.search()
+    if where is not None:
+        query = query.where(where)
+    return query.select(list(columns)) if columns is not None else query
+
+
+def _indexed_columns(handle: Any) -> set[str]:  # noqa: ANN401
+    return {column for one in handle.list_indices() for column in one.columns}
+
+
+def _nothing(columns: Sequence[str] | None) -> pa.Table:
+    return pa.table({column: pa.array([], pa.null()) for column in columns or ()})
+
+
 class LanceStore:
-    """One LanceDB database. Fills the offline, vector and registry ports; opens lazily, keeps handles."""
+    """One LanceDB database. Fills the offline, vector and registry ports; opens lazily, keeps handles.
+
+    Tables of at least `index_from` rows get an index over their vectors.
+    """
 
     def __init__(
-        self, uri: str, *, storage: Mapping[str, str] | None = None, consistency: timedelta = timedelta(0)
+        self,
+        uri: str,
+        *,
+        storage: Mapping[str, str] | None = None,
+        consistency: timedelta = timedelta(0),
+        index_from: int = INDEX_FROM,
     ) -> None:
         self.uri = uri
         self._storage = dict(storage or {})
         self._consistency = consistency
+        self._index_from = index_from
         self._lock = Lock()
         self._handles: dict[str, Any] = {}
+        self._worded: set[str] = set()
         self._connection: Any = None
 
     @property
@@ -88,11 +154,12 @@ class LanceStore:
             return self._connection
 
     def _connect(self) -> Any:  # noqa: ANN401
+        # Nobody here reads an index's centroids; the engine warns on stderr unless it is told so.
+        os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
         import lancedb
 
+        _folder(self.uri)
         with _telling("the store cannot be opened", self.uri):
-            if "://" not in self.uri:
-                Path(self.uri).mkdir(parents=True, exist_ok=True)
             return lancedb.connect(
                 self.uri, read_consistency_interval=self._consistency, storage_options=self._storage or None
             )
@@ -100,27 +167,53 @@ class LanceStore:
     def _open(self, name: str) -> Any:  # noqa: ANN401
         """The table's handle, or None when there is no such table."""
         handle = self._handles.get(name)
-        if handle is None and name in self.names(name):
-            with _telling(f"table {name} cannot be opened", self.uri):
+        if handle is None:
+            try:
                 handle = self._db.open_table(name)
+            except ValueError as error:
+                if not _GONE.search(str(error)):
+                    raise
+                return None
             self._handles[name] = handle
         return handle
 
-    def _existing(self, name: str) -> Any:  # noqa: ANN401
+    def _on(self, name: str, act: str, work: Callable[[Any], _T], *, absent: Callable[[], _T] | None = None) -> _T:
+        """What `work` gives for the table's handle; `absent()`, or else an error, when there is no such table.
+
+        A kept handle whose table another process dropped is let go, and the work is tried once more.
+        """
+        with _telling(f"table {name} cannot be {act}", self.uri):
+            try:
+                return self._once(name, work, absent)
+            except (RuntimeError, OSError, ValueError) as error:
+                if isinstance(error, LodestoreError) or not _GONE.search(str(error)):
+                    raise
+                self._let_go(name)
+                return self._once(name, work, absent)
+
+    def _once(self, name: str, work: Callable[[Any], _T], absent: Callable[[], _T] | None) -> _T:
         handle = self._open(name)
-        if handle is None:
-            message = f"table {name} is not in the store {self.uri}; run the job that makes it"
-            raise StoreError(message)
-        return handle
+        if handle is not None:
+            return work(handle)
+        if absent is not None:
+            return absent()
+        message = f"table {name} is not in the store {self.uri}; run the job that makes it"
+        raise StoreError(message)
+
+    def _let_go(self, name: str) -> None:
+        self._handles.pop(name, None)
+        self._worded.discard(name)
 
     # -- tables
 
     def ensure(self, name: str, schema: pa.Schema, *, key: str | None = None) -> None:
         """The table exists with this schema; `key` is its primary key."""
-        if self._open(name) is not None:
-            return
-        with _telling(f"table {name} cannot be made", self.uri):
+
+        def make() -> None:
             self._handles[name] = self._db.create_table(name, schema=_with_key(schema, key), exist_ok=True)
+
+        # Asking for the version notices that another process dropped the table of a kept handle.
+        self._on(name, "made", lambda handle: handle.version, absent=make)
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of all tables that start so, sorted."""
@@ -134,88 +227,74 @@ class LanceStore:
                 if not token:
                     return sorted(name for name in found if name.startswith(prefix))
 
-    def _fitting(self, handle: Any, rows: pa.Table) -> pa.Table:  # noqa: ANN401
-        return rows.select(handle.schema.names).cast(handle.schema)
-
     def append(self, name: str, rows: pa.Table) -> None:
         """The rows stand at the end of the table."""
         if rows.num_rows:
-            handle = self._existing(name)
-            with _telling(f"table {name} cannot be written", self.uri):
-                handle.add(self._fitting(handle, rows))
+            self._on(name, "written", lambda handle: handle.add(_fitting(handle, rows)))
 
     def upsert(self, name: str, rows: pa.Table, *, key: str) -> None:
         """Each row stands once under its key; the last one given wins."""
+
+        def merge(handle: Any) -> None:  # noqa: ANN401
+            fitting = _fitting(handle, _one_of_each(rows, key, last=True))
+            # Only a merge without an index notices that another process inserted the same key.
+            change = handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+            change.use_index(False).execute(fitting)
+
         if rows.num_rows:
-            handle = self._existing(name)
-            rows = self._fitting(handle, _last_of_each(rows, key))
-            with _telling(f"table {name} cannot be written", self.uri):
-                merge = handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-                merge.use_index(False).execute(rows)
+            self._on(name, "written", merge)
 
     def insert(self, name: str, rows: pa.Table, *, key: str) -> int:
-        """Rows whose key is new are stored; returns how many."""
-        if not rows.num_rows:
-            return 0
-        handle = self._existing(name)
-        rows = self._fitting(handle, _last_of_each(rows, key))
-        with _telling(f"table {name} cannot be written", self.uri):
-            merge = handle.merge_insert(key).when_not_matched_insert_all().use_index(False)
-            return int(merge.execute(rows).num_inserted_rows)
+        """Rows whose key is new are stored; returns how many. Of a key that comes twice, the first one counts."""
+
+        def merge(handle: Any) -> int:  # noqa: ANN401
+            fitting = _fitting(handle, _one_of_each(rows, key, last=False))
+            change = handle.merge_insert(key).when_not_matched_insert_all().use_index(False)
+            return int(change.execute(fitting).num_inserted_rows)
+
+        return self._on(name, "written", merge) if rows.num_rows else 0
 
     def delete(self, name: str, column: str, values: Iterable[str]) -> None:
         """No row has one of these values in that column."""
         ids = list(values)
-        handle = self._open(name)
-        if handle is None:
-            return
-        for start in range(0, len(ids), _IDS_PER_DELETE):
-            with _telling(f"table {name} cannot be written", self.uri):
-                handle.delete(in_list(column, ids[start : start + _IDS_PER_DELETE]))
+
+        def strike(handle: Any) -> None:  # noqa: ANN401
+            for start in range(0, len(ids), _IDS_PER_DELETE):
+                handle.delete(_among(handle, column, ids[start : start + _IDS_PER_DELETE]))
+
+        self._on(name, "written", strike, absent=lambda: None)
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The rows that match, as one table; an absent table is an empty one with no columns."""
-        handle = self._open(name)
-        if handle is None:
-            return pa.table({column: pa.array([], pa.null()) for column in columns or ()})
-        with _telling(f"table {name} cannot be read", self.uri):
-            return self._scan(handle, columns, where).to_arrow()
+        return self._on(
+            name, "read", lambda handle: _scan(handle, columns, where).to_arrow(), absent=lambda: _nothing(columns)
+        )
 
     def batches(
         self, name: str, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:
         """The rows that match, a bounded piece at a time."""
-        handle = self._existing(name)
-        with _telling(f"table {name} cannot be read", self.uri):
-            return self._scan(handle, columns, where).to_batches()
+        reader = self._on(name, "read", lambda handle: _scan(handle, columns, where).to_batches())
+        return pa.RecordBatchReader.from_batches(reader.schema, self._pieces(name, reader))
 
-    def _scan(self, handle: Any, columns: Sequence[str] | None, where: str | None) -> Any:  # noqa: ANN401
-        query = handle.search()
-        if where is not None:
-            query = query.where(where)
-        return query.select(list(columns)) if columns is not None else query
+    def _pieces(self, name: str, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with _telling(f"table {name} cannot be read", self.uri):
+            yield from reader
 
     def count(self, name: str, where: str | None = None) -> int:
         """How many rows match; 0 for an absent table."""
-        handle = self._open(name)
-        if handle is None:
-            return 0
-        with _telling(f"table {name} cannot be read", self.uri):
-            return int(handle.count_rows(where))
+        return self._on(name, "read", lambda handle: int(handle.count_rows(where)), absent=lambda: 0)
 
     def drop(self, name: str) -> None:
         """The table is gone."""
-        self._handles.pop(name, None)
+        self._let_go(name)
         if name in self.names(name):
             with _telling(f"table {name} cannot be dropped", self.uri):
-                self._db.drop_table(name)
+                self._db.drop_table(name, ignore_missing=True)
 
     def compact(self, name: str) -> None:
         """Small pieces are merged and indexes cover every row."""
-        handle = self._open(name)
-        if handle is not None:
-            with _telling(f"table {name} cannot be compacted", self.uri):
-                handle.optimize()
+        self._on(name, "compacted", lambda handle: handle.optimize(), absent=lambda: None)
 
     # -- search
 
@@ -230,8 +309,8 @@ class LanceStore:
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """The k nearest rows by cosine, best first, with `_score` in [-1, 1]."""
-        handle = self._existing(name)
-        with _telling(f"table {name} cannot be searched", self.uri):
+
+        def find(handle: Any) -> pa.Table:  # noqa: ANN401
             query = handle.search(np.asarray(vector, dtype=np.float32), vector_column_name="vector")
             query = query.distance_type("cosine").limit(k)
             query = query.bypass_vector_index() if exact else query.refine_factor(4).nprobes(32)
@@ -239,18 +318,27 @@ class LanceStore:
                 query = query.where(where, prefilter=True)
             if columns is not None:
                 query = query.select([*columns, "_distance"])
-            found = query.to_arrow()
-        scores = pc.subtract(1.0, pc.cast(found["_distance"], pa.float64()))
-        return found.drop_columns(["_distance"]).append_column("_score", scores)
+            return query.to_arrow()
+
+        try:
+            found = self._on(name, "searched", find)
+        except StoreError as error:
+            other = _of_other_length(error, name)
+            if other is not None:
+                raise other from error
+            raise
+        # Rounding takes the cosine of a vector with itself a little beyond 1.
+        scores = np.clip(1.0 - found["_distance"].to_numpy().astype(np.float64), -1.0, 1.0)
+        return found.drop_columns(["_distance"]).append_column("_score", pa.array(scores))
 
     def matching(
         self, name: str, query: str, k: int, *, where: str | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:
-        """The k best rows by BM25, best first, with `_score`."""
+        """The k best rows by BM25, best first, with `_score`; `StoreError` for rows that `index` never saw."""
         from lancedb.query import MultiMatchQuery
 
-        handle = self._existing(name)
-        with _telling(f"table {name} cannot be searched", self.uri):
+        def find(handle: Any) -> pa.Table:  # noqa: ANN401
+            self._check_words(handle, name)
             # A match query takes the words as words: no operator of a query language gets through.
             search = handle.search(MultiMatchQuery(query, list(TEXT_COLUMNS)), query_type="fts").limit(k)
             if where is not None:
@@ -259,23 +347,50 @@ class LanceStore:
                 search = search.select([*columns, "_score"])
             return search.to_arrow()
 
+        return self._on(name, "searched", find)
+
+    def _check_words(self, handle: Any, name: str) -> None:  # noqa: ANN401
+        """Rows without a text index would be searched by other rules: case would count, and every form of a word."""
+        if name in self._worded:
+            return
+        missing = sorted(set(TEXT_COLUMNS) - _indexed_columns(handle))
+        if not missing:
+            self._worded.add(name)
+        elif handle.count_rows():
+            message = (
+                f"table {name} has no text index over {' and '.join(missing)}; "
+                "run its embedding job again, or call index() before text is searched"
+            )
+            raise StoreError(message)
+
     def index(self, name: str) -> None:
-        """The indexes that searches need exist and cover the rows."""
+        """The indexes that searches need exist and cover the rows; an empty table gets its text index too."""
+        self._on(name, "indexed", self._index)
+
+    def _index(self, handle: Any) -> None:  # noqa: ANN401
         from lancedb.index import FTS, HnswSq
 
-        handle = self._existing(name)
-        with _telling(f"table {name} cannot be indexed", self.uri):
-            rows = handle.count_rows()
-            have = {column for one in handle.list_indices() for column in one.columns}
-            for column in TEXT_COLUMNS:
-                if rows and column not in have:
-                    handle.create_index(column, config=FTS(with_position=False), replace=True)
-            if rows >= INDEX_FROM and "vector" not in have:
-                handle.create_index("vector", config=HnswSq(distance_type="cosine"), replace=True)
-            if have:
-                handle.optimize()
+        have = _indexed_columns(handle)
+        for column in TEXT_COLUMNS:
+            if column in handle.schema.names and column not in have:
+                handle.create_index(column, config=FTS(with_position=False), replace=True)
+        if handle.count_rows() >= self._index_from and "vector" not in have:
+            handle.create_index("vector", config=HnswSq(distance_type="cosine"), replace=True)
+        if have:
+            handle.optimize()
 
     def indexed(self, name: str) -> bool:
         """Whether the table has an index over its vectors."""
-        handle = self._existing(name)
-        return any("vector" in one.columns for one in handle.list_indices())
+        return self._on(name, "read", lambda handle: "vector" in _indexed_columns(handle))
+
+
+def _of_other_length(error: StoreError, name: str) -> DimensionError | None:
+    """The error for a query of another length than the table's vectors, if this is what went wrong."""
+    found = _OTHER_LENGTH.search(str(error))
+    if found is None:
+        return None
+    message = (
+        f"the query has {found[1]} numbers, table {name} holds vectors of {found[2]}; "
+        "embed the query with the model of that table"
+    )
+    return DimensionError(message)

@@ -67,7 +67,9 @@ class StaticEmbedder:
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return _means(self._table, [one.ids for one in encodings], normalize=self._model.normalize)
+        # A text without a token gets every token: a vector of zeros would stop the whole corpus.
+        every = range(len(self._table))
+        return _means(self._table, [one.ids or every for one in encodings], normalize=self._model.normalize)
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
         """One float32 row per text."""

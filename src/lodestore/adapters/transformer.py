@@ -48,6 +48,8 @@ class TransformerEmbedder:
         except Exception as error:
             message = f"embedding model {self._model.label}: {self._identity.folder} does not load: {error}"
             raise ModelError(message) from error
+        # Only declared prompts are put in front: those are part of the fingerprint.
+        encoder.default_prompt_name = None
         if self._identity.max_tokens is not None:
             encoder.max_seq_length = self._identity.max_tokens
         return encoder

@@ -35,7 +35,7 @@ class CategorySketch:
     @classmethod
     def of_column(cls, column: pa.ChunkedArray) -> CategorySketch:
         """The sketch of an Arrow column of strings, truth values or numbers."""
-        tallies = pc.value_counts(column.cast(pa.string()).drop_null())
+        tallies = pc.value_counts(column.cast(pa.large_string()).drop_null())
         names, sizes = tallies.field("values").to_pylist(), tallies.field("counts").to_pylist()
         ranked = sorted(zip(names, sizes, strict=True), key=lambda pair: (-pair[1], pair[0]))
         return cls(len(column), column.null_count, dict(ranked[:KEPT]), sum(size for _, size in ranked[KEPT:]))

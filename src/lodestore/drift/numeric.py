@@ -67,6 +67,11 @@ class NumericSketch:
         """How many rows hold a finite number."""
         return self.rows - self.nulls - self.infinite
 
+    @property
+    def median(self) -> float:
+        """The upper median of the finite numbers, of which there has to be one."""
+        return float(self.points[len(self.points) // 2])
+
     def summary(self) -> dict[str, Any]:
         """Counts, moments and quantiles."""
         found: dict[str, Any] = {"rows": self.rows, "nulls": self.nulls, "infinite": self.infinite}
@@ -86,16 +91,16 @@ class NumericSketch:
 
     def to_dict(self) -> dict[str, Any]:
         """The sketch as JSON-ready values."""
-        moments = [None if math.isnan(one) else one for one in (self.mean, self.std)]
+        moments = [one if math.isfinite(one) else None for one in (self.mean, self.std)]
         counts = {"rows": self.rows, "nulls": self.nulls, "infinite": self.infinite}
         return counts | {"mean": moments[0], "std": moments[1], "points": self.points.tolist()}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> NumericSketch:
         """The sketch that `to_dict` wrote."""
-        moments = (math.nan if found[one] is None else float(found[one]) for one in ("mean", "std"))
+        mean, std = (math.nan if found[one] is None else float(found[one]) for one in ("mean", "std"))
         points = np.asarray(found["points"], dtype=np.float64)
-        return cls(found["rows"], found["nulls"], found["infinite"], *moments, points=points)
+        return cls(found["rows"], found["nulls"], found["infinite"], mean, std, points)
 
 
 def psi(baseline: np.ndarray, current: np.ndarray) -> float:
@@ -128,7 +133,7 @@ def _distribution(baseline: NumericSketch, current: NumericSketch) -> Signal:
         name, value, limit = ("psi", index, PSI_LIMIT)
     told = (
         f"mean {baseline.mean:.4g} -> {current.mean:.4g}, spread {baseline.std:.4g} -> {current.std:.4g}, "
-        f"median {np.median(baseline.points):.4g} -> {np.median(current.points):.4g}"
+        f"median {baseline.median:.4g} -> {current.median:.4g}"
     )
     return Signal(name, value, limit, _combined(tests), share=0.8, told=told)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from lodestore.drift.verdict import Signal
 
 __all__ = ["NULL_LIMIT", "share_signal", "two_proportions"]
@@ -26,7 +28,8 @@ def two_proportions(hits_a: int, rows_a: int, hits_b: int, rows_b: int) -> float
     if min(pooled, 1 - pooled) * min(rows_a, rows_b) < _NORMAL_ENOUGH:
         from scipy.stats import fisher_exact
 
-        return float(fisher_exact([[hits_a, rows_a - hits_a], [hits_b, rows_b - hits_b]]).pvalue)
+        table = np.array([[hits_a, rows_a - hits_a], [hits_b, rows_b - hits_b]])
+        return float(fisher_exact(table).pvalue)
     error = math.sqrt(pooled * (1 - pooled) * (1 / rows_a + 1 / rows_b))
     return math.erfc(abs(hits_a / rows_a - hits_b / rows_b) / error / math.sqrt(2))
 

@@ -20,7 +20,7 @@ __all__ = ["TextSketch", "guess_language"]
 
 _SAMPLE = 1024  # texts whose words are looked at
 _GLANCE = 400  # characters of a text that tell its language
-_TOKEN = r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s]"
+_WORD_OR_MARK = r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s]"
 _SCRIPTS = (
     ("greek", 0x370, 0x400),
     ("cyrillic", 0x400, 0x530),
@@ -32,17 +32,16 @@ _SCRIPTS = (
     ("chinese", 0x4E00, 0xA000),
     ("korean", 0xAC00, 0xD7B0),
 )
-_STOP_WORDS = MappingProxyType(
-    {
-        "english": frozenset("the and of to is that for with are this be from have not it was by on".split()),
-        "german": frozenset("der die das und ist nicht ein eine mit den von zu auf sich auch wird dem im".split()),
-        "french": frozenset("le les des et est une dans que pour pas du sur avec qui au ce sont aux".split()),
-        "spanish": frozenset("el los las y es una en que por con del para no se al como su más".split()),
-        "italian": frozenset("il gli di e è che una per con non della sono del nel anche le dei si".split()),
-        "portuguese": frozenset("o os as e é uma em que por com não do da para dos se ao mais".split()),
-        "dutch": frozenset("de het een en van is dat niet op met voor zijn te aan ook wordt bij er".split()),
-    }
-)
+_SMALL_WORDS = {
+    "english": "the and of to is that for with are this be from have not it was by on",
+    "german": "der die das und ist nicht ein eine mit den von zu auf sich auch wird dem im",
+    "french": "le les des et est une dans que pour pas du sur avec qui au ce sont aux",
+    "spanish": "el los las y es una en que por con del para no se al como su más",
+    "italian": "il gli di e è che una per con non della sono del nel anche le dei si",
+    "portuguese": "o os as e é uma em que por com não do da para dos se ao mais",
+    "dutch": "de het een en van is dat niet op met voor zijn te aan ook wordt bij er",
+}
+_STOP_WORDS = MappingProxyType({name: frozenset(words.split()) for name, words in _SMALL_WORDS.items()})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,12 +58,12 @@ class TextSketch:
     @classmethod
     def of_column(cls, column: pa.ChunkedArray, *, seed: int = 0) -> TextSketch:
         """The sketch of an Arrow column of strings: lengths of all, words of up to 1,024 drawn by `seed`."""
-        texts = column.cast(pa.string()).drop_null()
+        texts = column.cast(pa.large_string()).drop_null()
         drawn = texts
         if len(texts) > _SAMPLE:
             drawn = texts.take(np.sort(np.random.default_rng(seed).choice(len(texts), _SAMPLE, replace=False)))
         characters = pc.utf8_length(drawn).to_numpy()
-        tokens = pc.count_substring_regex(drawn, pattern=_TOKEN).to_numpy()
+        tokens = pc.count_substring_regex(drawn, pattern=_WORD_OR_MARK).to_numpy()
         density = characters[tokens > 0] / tokens[tokens > 0]
         languages = pa.chunked_array([pa.array(map(guess_language, drawn.to_pylist()), pa.string())])
         return cls(
@@ -101,14 +100,14 @@ class TextSketch:
 
     def to_dict(self) -> dict[str, Any]:
         """The sketch as JSON-ready values."""
-        parts = {"length": self.length, "density": self.density, "language": self.language}
-        return {"rows": self.rows, "nulls": self.nulls} | {name: one.to_dict() for name, one in parts.items()}
+        numbers = {"length": self.length.to_dict(), "density": self.density.to_dict()}
+        return {"rows": self.rows, "nulls": self.nulls, "language": self.language.to_dict()} | numbers
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> TextSketch:
         """The sketch that `to_dict` wrote."""
-        numbers = (NumericSketch.from_dict(found[name]) for name in ("length", "density"))
-        return cls(found["rows"], found["nulls"], *numbers, language=CategorySketch.from_dict(found["language"]))
+        length, density = (NumericSketch.from_dict(found[name]) for name in ("length", "density"))
+        return cls(found["rows"], found["nulls"], length, density, CategorySketch.from_dict(found["language"]))
 
 
 def guess_language(text: str) -> str:

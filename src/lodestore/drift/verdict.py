@@ -111,12 +111,12 @@ class Drift:
             "feature": self.feature,
             "kind": self.kind,
             "measure": self.measure,
-            "value": _finite(self.value),
-            "limit": _finite(self.limit),
-            "p": _finite(self.p),
+            "value": self.value,
+            "limit": self.limit,
+            "p": self.p,
             "verdict": self.verdict.value,
-            "baseline": {key: _finite(value) for key, value in self.baseline.items()},
-            "current": {key: _finite(value) for key, value in self.current.items()},
+            "baseline": _finite(self.baseline),
+            "current": _finite(self.current),
             "explanation": self.explanation,
             "n": {"baseline": self.n_baseline, "current": self.n_current},
         }
@@ -202,6 +202,6 @@ def _drift(evidence: Evidence, guilty: bool, level: float) -> Drift:
     )
 
 
-def _finite(value: Any) -> Any:
-    """The value, or None where JSON has no such number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _finite(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary with None where JSON has no such number."""
+    return {key: None if isinstance(one, float) and not math.isfinite(one) else one for key, one in summary.items()}

@@ -1,0 +1,49 @@
+# The one way in: what these commands do is what CI does.
+SHELL := /bin/bash
+PYTHON ?= python3
+# Where torch comes from. Plain Linux installs from PyPI bring a CUDA build of several gigabytes; for the CPU build:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: install demo test test-all dev check bench clean format
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a minute or two, once)"
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/.installed
+	@$(BIN)/python -m examples.demo
+
+test: .venv/.installed
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: .venv/.installed
+	@$(BIN)/python -m pytest -q
+
+dev: .venv/.installed
+	@$(BIN)/lodestore dev
+
+check: .venv/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/.installed
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: .venv/.installed
+	@for one in benchmarks/*.py; do $(BIN)/python $$one || exit 1; done
+
+clean:
+	rm -rf .venv .lodestore .dagster demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

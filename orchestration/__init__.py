@@ -1,0 +1,1 @@
+"""Orchestration: jobs, schedules and sensors over the assets and checks."""

@@ -1,0 +1,52 @@
+"""The code location: everything that Dagster shows and runs."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from assets.corpus import corpus_assets
+from assets.embeddings import embedding_assets
+from assets.house import House
+from assets.prompts import template_assets
+from assets.serving import serving_assets
+from assets.views import view_assets
+from lodestore.project import open_project
+from lodestore.settings import Settings
+from orchestration.acts import acts
+from orchestration.jobs import jobs
+from orchestration.schedules import schedules
+from orchestration.sensors import sensors
+from quality.corpus import corpus_checks
+from quality.views import view_checks
+from resources.project import ProjectResource
+
+__all__ = ["build", "defs"]
+
+
+def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Definitions:
+    """The definitions of the project whose settings lie at `path`.
+
+    `key_prefix` comes first in every asset key, so that they can be merged into a larger code
+    location: `Definitions.merge(mine, build("lodestore.toml", key_prefix=["lodestore"]))`.
+    Needs no network, no secret and no model.
+    """
+    project, house = open_project(path), House(tuple(key_prefix))
+    settings: Settings = project.settings
+    views = list(project.catalog.latest.values())
+    return dg.Definitions(
+        assets=[
+            *corpus_assets(house, settings.documents),
+            *embedding_assets(house),
+            *template_assets(house),
+            *view_assets(house, views, settings.events),
+            *serving_assets(house, views),
+        ],
+        asset_checks=[*corpus_checks(house), *view_checks(house, views)],
+        jobs=[*jobs(house, [one.name for one in views]), *acts()],
+        schedules=schedules(),
+        sensors=sensors(),
+        resources={"project": ProjectResource(path=path)},
+    )
+
+
+defs = build()

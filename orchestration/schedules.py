@@ -1,0 +1,26 @@
+"""When jobs run by themselves."""
+
+import dagster as dg
+
+__all__ = ["schedules"]
+
+
+def schedules() -> list[dg.ScheduleDefinition]:
+    """Documents every night, features every hour; both also on demand."""
+    running = dg.DefaultScheduleStatus.RUNNING
+    return [
+        dg.ScheduleDefinition(
+            name="documents_daily",
+            job_name="ingest",
+            cron_schedule="15 3 * * *",
+            default_status=running,
+            description="Read the document sources once a night.",
+        ),
+        dg.ScheduleDefinition(
+            name="features_hourly",
+            job_name="features",
+            cron_schedule="5 * * * *",
+            default_status=running,
+            description="Record events and publish features every hour.",
+        ),
+    ]

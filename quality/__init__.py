@@ -1,0 +1,1 @@
+"""Quality: measured values turned into asset checks."""

@@ -1,0 +1,126 @@
+"""Checks of documents, chunks and vectors."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.house import House
+from lodestore.project import Project
+from lodestore.tables import chunk_table
+from quality.bridge import Measured, evaluated
+
+__all__ = ["corpus_checks"]
+
+
+def corpus_checks(house: House) -> list[dg.AssetChecksDefinition]:
+    """Checks that run with the ingest job; the critical ones block what comes after."""
+    return [_document_checks(house), _chunk_checks(house), _vector_checks(house)]
+
+
+def _document_checks(house: House) -> dg.AssetChecksDefinition:
+    key = house.key("documents")
+
+    @dg.multi_asset_check(
+        name="document_checks",
+        specs=[
+            dg.AssetCheckSpec("has_rows", asset=key, blocking=True, description="There are documents to answer from."),
+            dg.AssetCheckSpec("ids_unique", asset=key, blocking=True, description="No document is stored twice."),
+            dg.AssetCheckSpec("rejects", asset=key, description="Every file of the sources could be read."),
+        ],
+        can_subset=True,
+    )
+    def document_checks(
+        context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield from evaluated(context, project, _documents(project, key))
+
+    return document_checks
+
+
+def _documents(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
+    counts = project.corpus.figures()
+    rows, wanted = counts["live"], 1 if project.settings.documents else 0
+    yield Measured(
+        "has_rows", key, rows >= wanted, rows, wanted, f"{rows:,} documents", "look at the sources in lodestore.toml"
+    )
+    doubled = project.corpus.doubled("documents", "document_id")
+    yield Measured(
+        "ids_unique", key, doubled == 0, doubled, 0, f"{doubled:,} ids stand twice", "lodestore doctor"
+    )
+    rejected = counts["rejected"]
+    yield Measured(
+        "rejects", key, rejected == 0, rejected, 0, f"{rejected:,} files were turned away",
+        "lodestore doctor names each file and its fault", warning=True,
+    )  # fmt: skip
+
+
+def _chunk_checks(house: House) -> dg.AssetChecksDefinition:
+    key = house.key("chunks")
+
+    @dg.multi_asset_check(
+        name="chunk_checks",
+        specs=[
+            dg.AssetCheckSpec("chunk_ids_unique", asset=key, blocking=True, description="No chunk is stored twice."),
+            dg.AssetCheckSpec("truncated", asset=key, description="The model sees every chunk to its end."),
+        ],
+        can_subset=True,
+    )
+    def chunk_checks(
+        context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield from evaluated(context, project, _chunks(project, key))
+
+    return chunk_checks
+
+
+def _chunks(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
+    for chunker in project.pipeline.chunkers():
+        name = chunk_table(chunker.id)
+        doubled = project.corpus.doubled(name, "chunk_id")
+        yield Measured(
+            "chunk_ids_unique", key, doubled == 0, doubled, 0, f"{doubled:,} ids stand twice", "lodestore doctor",
+            partition=chunker.id,
+        )  # fmt: skip
+        cut = project.tables.count(name, "truncated")
+        yield Measured(
+            "truncated", key, cut == 0, cut, 0, f"{cut:,} chunks are longer than the model reads",
+            "lower chunks.size in lodestore.toml", warning=True, partition=chunker.id,
+        )  # fmt: skip
+
+
+def _vector_checks(house: House) -> dg.AssetChecksDefinition:
+    key = house.key("live_embeddings")
+
+    @dg.multi_asset_check(
+        name="vector_checks",
+        specs=[
+            dg.AssetCheckSpec("coverage", asset=key, blocking=True, description="Every current chunk has its vector."),
+            dg.AssetCheckSpec("vector_ids_unique", asset=key, blocking=True, description="No vector is stored twice."),
+            dg.AssetCheckSpec("vectors_sound", asset=key, blocking=True, description="No NaN, infinite or zero vector."),
+        ],
+        can_subset=True,
+    )
+    def vector_checks(
+        context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield from evaluated(context, project, _vectors(project, key))
+
+    return vector_checks
+
+
+def _vectors(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
+    for version in project.versions.maintained():
+        health = project.pipeline.health(version)
+        mend = "lodestore run ingest"
+        yield Measured(
+            "coverage", key, not health.missing, health.coverage, 1.0,
+            f"{health.rows:,} of {health.wanted:,} rows of {version.key}", mend, partition=version.key,
+        )  # fmt: skip
+        yield Measured(
+            "vector_ids_unique", key, not health.duplicates, health.duplicates, 0,
+            f"{health.duplicates:,} rows stand twice", "lodestore doctor", partition=version.key,
+        )  # fmt: skip
+        yield Measured(
+            "vectors_sound", key, not health.bad, health.bad, 0, f"{health.bad:,} vectors cannot be searched",
+            f"lodestore models show {version.label}", partition=version.key,
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""Checks of feature views, generated from their declarations."""
+
+from collections.abc import Iterable, Iterator
+
+import dagster as dg
+
+from assets.house import House
+from lodestore.project import Project
+from lodestore.spec import FeatureView
+from quality.bridge import Measured, evaluated
+
+__all__ = ["view_checks"]
+
+
+def view_checks(house: House, views: Iterable[FeatureView]) -> list[dg.AssetChecksDefinition]:
+    """One group of checks for each view."""
+    return [_checks(house, view) for view in views]
+
+
+def _checks(house: House, view: FeatureView) -> dg.AssetChecksDefinition:
+    key = house.key(view.name)
+
+    @dg.multi_asset_check(
+        name=f"{view.name}_checks",
+        specs=[
+            dg.AssetCheckSpec("event_ids_unique", asset=key, description="No event is recorded twice."),
+            dg.AssetCheckSpec("fresh", asset=key, description="The newest event is as young as the view promises."),
+        ],
+        can_subset=True,
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield from evaluated(context, project, _measured(project, view, key))
+
+    return checks
+
+
+def _measured(project: Project, view: FeatureView, key: dg.AssetKey) -> Iterator[Measured]:
+    doubled = project.corpus.doubled(f"fv__{view.name}__v{view.version}", "event_id")
+    yield Measured(
+        "event_ids_unique", key, doubled == 0, doubled, 0, f"{doubled:,} events stand twice", "lodestore doctor"
+    )
+    age, limit = project.features.age(view), view.fresh_within
+    seconds = limit.total_seconds() if limit else 0.0
+    late = age is not None and limit is not None and age > limit
+    shown = "no rows yet" if age is None else f"the newest event is {age.total_seconds():,.0f} s old"
+    yield Measured(
+        "fresh", key, not late, age.total_seconds() if age else 0.0, seconds, shown,
+        "look at the event source, then: lodestore run features", warning=True,
+    )  # fmt: skip

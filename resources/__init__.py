@@ -1,0 +1,1 @@
+"""Dagster resources: from settings to a part of the library."""

@@ -1,0 +1,449 @@
+"""Changing an embedding model: planned, tried, built, judged, promoted, rolled back, dropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestore import golden as goldens
+from lodestore import rollout
+from lodestore.canary import Canaries, CanaryReading
+from lodestore.chunking import truncated_share
+from lodestore.errors import BudgetError, GateError, GoldenError
+from lodestore.gate import GateOptions, GateReport, Verdict, compared, judge, mean_overlap
+from lodestore.golden import GoldenSet
+from lodestore.locks import Locks
+from lodestore.logs import Logs
+from lodestore.metrics import Interval
+from lodestore.models import EmbeddingVersion
+from lodestore.pipeline import Pipeline
+from lodestore.ports import Embedder, OfflineStore, VectorStore
+from lodestore.ranking import Ranked, Where, index_recall, ranked
+from lodestore.reembed import Filling, batches_by_length, difference
+from lodestore.releases import Release, ReleaseLog, Slot
+from lodestore.rollout import State, slot_of
+from lodestore.tables import chunk_table, in_list
+from lodestore.versions import Versions
+
+__all__ = ["Changes", "Plan", "Trial"]
+
+_SAMPLE_TOKENS = 24_000  # what a plan embeds to learn the speed of this machine
+_TRIAL_OTHERS = 2_000  # rows that no judgement names, so that a trial has something to be wrong about
+_RECALL_QUERIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What building a version would take."""
+
+    key: str
+    label: str
+    rows: int
+    to_embed: int
+    cached: int
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    disk_bytes: int
+    truncated_share: float
+    new_chunker: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON types."""
+        from dataclasses import asdict
+
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A version measured on judged documents and a sample, before all is built."""
+
+    key: str
+    label: str
+    live_label: str | None
+    queries: int
+    rows: int
+    seconds: float
+    candidate: Mapping[str, Interval]
+    difference: Interval | None
+
+
+class Changes:
+    """The acts of a model change. Each leaves the live version alone until one release is published."""
+
+    def __init__(
+        self,
+        *,
+        store: OfflineStore,
+        vectors: VectorStore,
+        logs: Logs,
+        releases: ReleaseLog,
+        versions: Versions,
+        pipeline: Pipeline,
+        locks: Locks,
+        embedder: Callable[[EmbeddingVersion], Embedder],
+        golden: Sequence[tuple[str, Path, Path]],
+        options: GateOptions,
+        where: Where,
+        keep: int,
+        automatic: bool,
+    ) -> None:
+        self._store = store
+        self._vectors = vectors
+        self._logs = logs
+        self._releases = releases
+        self._versions = versions
+        self._pipeline = pipeline
+        self._locks = locks
+        self._embedder = embedder
+        self._golden = tuple(golden)
+        self._options = options
+        self._where = where
+        self._keep = keep
+        self._automatic = automatic
+        self._canaries = Canaries(logs)
+
+    # -- before
+
+    def candidate(self, feature: str, label: str | None = None) -> EmbeddingVersion:
+        """The version of a feature that is declared, or that `label` names; registered from now on."""
+        wanted = self._versions.of(feature, label) if label else self._versions.declared(feature)
+        return self._versions.register(wanted)
+
+    def plan(self, version: EmbeddingVersion, *, budget: float | None = None) -> Plan:
+        """What the build would take here, from a timed sample; `BudgetError` when it is more than `budget` seconds."""
+        self._cut(version)
+        gap = difference(self._store, version).write
+        hashes = gap["content_hash"]
+        known = self._cached_hashes(version)
+        missing = gap.filter(pc.invert(pc.is_in(hashes, known)))
+        tokens = pc.sum(missing["n_tokens"]).as_py() or 0
+        speed = self._speed(version, missing) if missing.num_rows else 0.0
+        seconds = tokens / speed if speed else 0.0
+        made = Plan(
+            version.key,
+            version.label,
+            self._wanted(version),
+            missing.num_rows,
+            gap.num_rows - missing.num_rows,
+            tokens,
+            speed,
+            seconds,
+            gap.num_rows * (version.dimension * 4 + 1_200),
+            self._truncated(version),
+            self._new_chunker(version),
+        )
+        if budget is not None and seconds > budget:
+            message = (
+                f"{version.label} would take about {seconds:,.0f} s, the budget is {budget:,.0f} s; "
+                "raise --budget, or try a part first: lodestore models trial"
+            )
+            raise BudgetError(message)
+        return made
+
+    def _cut(self, version: EmbeddingVersion) -> None:
+        """The version's chunks are there, also where it brings a chunker of its own."""
+        chunker = self._versions.of(version.feature, version.label).chunker
+        if chunker is not None:
+            with self._locks.writer(f"cutting chunks for {version.label}"):
+                self._pipeline.corpus.sync_chunks(chunker)
+
+    def _wanted(self, version: EmbeddingVersion) -> int:
+        return difference(self._store, version).wanted
+
+    def _cached_hashes(self, version: EmbeddingVersion) -> pa.Array:
+        tables = [one.table for one in self._versions.all() if one.fingerprint == version.fingerprint]
+        found = [self._store.read(name, ["content_hash"])["content_hash"] for name in tables if self._store.count(name)]
+        chunks = [chunk for column in found for chunk in column.chunks]
+        return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
+
+    def _speed(self, version: EmbeddingVersion, missing: pa.Table) -> float:
+        """Tokens per second of this model on this machine, over a sample of what is missing."""
+        embedder = self._embedder(version)
+        embedder.embed_documents(["warm up"])
+        order = np.random.default_rng(0).permutation(missing.num_rows)
+        rows = missing.take(order[: max(1, _sample_rows(missing, order))])
+        texts = self._sample_texts(version, rows)
+        lengths = rows["n_tokens"].to_pylist()
+        started = time.perf_counter()
+        for places in batches_by_length(lengths, budget=8192):
+            embedder.embed_documents([texts[place] for place in places])
+        return sum(lengths) / max(time.perf_counter() - started, 1e-6)
+
+    def _sample_texts(self, version: EmbeddingVersion, rows: pa.Table) -> list[str]:
+        ids = rows["row_id"].to_pylist()
+        if version.chunker == "whole":
+            table, key, column = "documents", "document_id", "title"
+        else:
+            table, key, column = chunk_table(version.chunker), "chunk_id", "text"
+        found = self._store.read(table, [key, column], in_list(key, ids))
+        texts = dict(zip(found[key].to_pylist(), found[column].to_pylist(), strict=True))
+        return [texts[one] or "" for one in ids]
+
+    def _truncated(self, version: EmbeddingVersion) -> float:
+        declared = self._versions.of(version.feature, version.label)
+        if declared.chunker is None or declared.identity.max_tokens is None:
+            return 0.0
+        texts = self._store.read(chunk_table(version.chunker), ["text"])["text"]
+        return truncated_share(texts, declared.chunker.count, declared.identity.max_tokens)
+
+    def _new_chunker(self, version: EmbeddingVersion) -> bool:
+        live = self._releases.live().embeddings.get(version.feature)
+        return live is not None and self._versions.registered(live).chunker != version.chunker
+
+    # -- measuring
+
+    def canary(self, version: EmbeddingVersion) -> CanaryReading:
+        """How near the running model is to the registered one."""
+        return self._canaries.read(version, self._embedder(version))
+
+    def golden(self) -> GoldenSet | None:
+        """All golden sets as one, documents by their full ids; None when none is declared."""
+        known = self._store.read("documents", ["document_id"])["document_id"].to_pylist()
+        sets = [
+            goldens.resolve(goldens.read(name, queries, qrels), known) for name, queries, qrels in self._golden
+        ]
+        return _merged(sets) if sets else None
+
+    def gate(self, version: EmbeddingVersion) -> GateReport:
+        """Measure the built version against the live one; the report is in the log, a refusal holds the version."""
+        live_key = self._releases.live().embeddings.get(version.feature)
+        live = self._versions.registered(live_key) if live_key and live_key != version.key else None
+        golden = self.golden() if live is not None else None
+        ours = self._ranked(version, golden)
+        theirs = self._ranked(live, golden) if live is not None else None
+        metrics = ()
+        share = None
+        if ours and theirs and golden:
+            metrics = compared(ours.scores(golden), theirs.scores(golden))
+            share = mean_overlap(list(ours.documents.values()), list(theirs.documents.values()))
+        report = judge(
+            key=version.key,
+            label=version.label,
+            live_label=live.label if live else None,
+            health=self._pipeline.health(version),
+            canary=self.canary(version),
+            index_recall=self.index_recall(version),
+            metrics=metrics,
+            queries=len(golden.judged) if golden else 0,
+            options=self._options,
+            overlap_at_10=share,
+            latency_ms={"candidate": ours.latency_p50, "live": theirs.latency_p50} if ours and theirs else {},
+        )
+        self._keep_report(report)
+        if report.verdict is Verdict.REFUSED:
+            self._hold(version, author="gate", reason="; ".join(report.reasons))
+        return report
+
+    def _ranked(self, version: EmbeddingVersion, golden: GoldenSet | None) -> Ranked | None:
+        if golden is None or not golden.judged:
+            return None
+        return ranked(self._vectors, version, self._embedder(version), golden, where=self._where)
+
+    def index_recall(self, version: EmbeddingVersion) -> float | None:
+        """Recall@10 of the version's index against exact search; None where every search is exact."""
+        if not self._vectors.indexed(version.table):
+            return None
+        rows = self._store.read(version.table, ["vector"])["vector"]
+        picks = np.random.default_rng(0).choice(len(rows), size=min(_RECALL_QUERIES, len(rows)), replace=False)
+        some = rows.take(pa.array(np.sort(picks))).combine_chunks()
+        return index_recall(self._vectors, version.table, np.stack(some.to_numpy(zero_copy_only=False)))
+
+    def _keep_report(self, report: GateReport) -> None:
+        self._logs.put(
+            "gates", {"id": uuid4().hex, "key": report.key, "verdict": report.verdict.value, "report": report.dumped()}
+        )
+
+    def report(self, version: EmbeddingVersion) -> Mapping[str, Any] | None:
+        """The newest gate report of a version."""
+        row = self._logs.last("gates", f"key = '{version.key}'")
+        return None if row is None else {**row}
+
+    def trial(self, version: EmbeddingVersion) -> Trial:
+        """Embed judged documents and a sample of others, and estimate; the full run reuses the vectors."""
+        golden = self.golden()
+        if golden is None or not golden.judged:
+            message = "a trial needs golden queries; declare [golden], or draft some: lodestore golden draft"
+            raise GoldenError(message)
+        self._cut(version)
+        started = time.monotonic()
+        documents = self._trial_documents(golden)
+        within = in_list("document_id", documents)
+        with self._locks.hold(version.table, f"trying {version.key}"):
+            self._filling(version).run(only=frozenset(documents))
+        ours = ranked(self._vectors, version, self._embedder(version), golden, where=self._where, within=within)
+        scores = ours.scores(golden)
+        live_key = self._releases.live().embeddings.get(version.feature)
+        live = self._versions.registered(live_key) if live_key and live_key != version.key else None
+        gap = None
+        if live is not None:
+            theirs = ranked(self._vectors, live, self._embedder(live), golden, where=self._where, within=within)
+            gap = compared(scores, theirs.scores(golden))[0].difference
+        return Trial(
+            version.key,
+            version.label,
+            live.label if live else None,
+            len(golden.judged),
+            self._store.count(version.table),
+            time.monotonic() - started,
+            scores.summary(seed=1),
+            gap,
+        )
+
+    def _trial_documents(self, golden: GoldenSet) -> list[str]:
+        judged = set(golden.documents)
+        others = [
+            one for one in self._store.read("documents", ["document_id"])["document_id"].to_pylist() if one not in judged
+        ]
+        picks = np.random.default_rng(0).permutation(len(others))[:_TRIAL_OTHERS]
+        return sorted(judged | {others[place] for place in picks})
+
+    def _filling(self, version: EmbeddingVersion) -> Filling:
+        return self._pipeline.filling(version)
+
+    # -- going live
+
+    def promote(
+        self,
+        version: EmbeddingVersion,
+        *,
+        author: str,
+        by_name: bool = False,
+        accept_loss: bool = False,
+        reason: str = "",
+        also: Mapping[Slot, Any] | None = None,
+    ) -> Release:
+        """The version is live, in one release with the changes of `also`.
+
+        Its newest gate report has to have passed; `accept_loss` with a reason overrides quality,
+        never health. A held version goes live only `by_name`, which lifts the hold.
+        """
+        base = self._releases.live()
+        rollout.verify_promotable(version, self._releases.holds(), by_name=by_name)
+        self._pipeline.fill(version)  # what arrived since it was built
+        health = self._pipeline.health(version)
+        if not health.healthy:
+            message = f"{version.key} cannot serve: {health.why_not()}; run: lodestore run reembed"
+            raise GateError(message)
+        self._verify_report(version, accept_loss=accept_loss, reason=reason)
+        changes: dict[Slot, Any] = {**(also or {}), slot_of(version): version.key}
+        release = self._releases.publish(changes, action="promote", author=author, reason=reason, base=base)
+        self._lift(version, author=author, reason="promoted by name")
+        return release
+
+    def _verify_report(self, version: EmbeddingVersion, *, accept_loss: bool, reason: str) -> None:
+        row = self.report(version) or {"verdict": self.gate(version).verdict.value}
+        verdict = Verdict(row["verdict"])
+        if verdict is Verdict.PASSED:
+            return
+        if verdict is Verdict.UNHEALTHY:
+            message = f"{version.label}: the gate found it unhealthy; no option overrides that: lodestore run reembed"
+            raise GateError(message)
+        if not accept_loss:
+            message = (
+                f"{version.label}: the gate says {verdict}; to promote it all the same: "
+                f"lodestore models promote {version.label} --accept-loss --reason '...'"
+            )
+            raise GateError(message)
+        if not reason.strip():
+            message = "--accept-loss needs a --reason: who reads the log later wants to know why"
+            raise GateError(message)
+
+    def rollback(self, slot: Slot, *, author: str, reason: str = "rolled back") -> Release:
+        """The slot is at its previous distinct value; what was live is held until its declaration changes."""
+        history = self._releases.history()
+        changes = rollout.rollback_changes(history, slot)
+        release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=history[-1])
+        if slot.kind == "embedding":
+            self._hold(self._versions.registered(history[-1].slots[slot]), author=author, reason=reason)
+            self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
+        return release
+
+    def restore(self, target: Release, *, author: str, reason: str = "") -> Release:
+        """Every slot is what it was in `target`; embedding versions that leave are held."""
+        base = self._releases.live()
+        changes = rollout.restore_changes(base, target)
+        release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=base)
+        for slot in changes:
+            if slot.kind == "embedding" and slot in base.slots:
+                self._hold(self._versions.registered(base.slots[slot]), author=author, reason=reason or "restored")
+        return release
+
+    def drop(self, version: EmbeddingVersion) -> None:
+        """The version's live table is gone; refused while a slot or a rollback needs it."""
+        with self._locks.writer(f"dropping {version.key}"):
+            rollout.verify_droppable(version, self._releases.history(), keep=self._keep)
+            self._store.drop(version.table)
+
+    def _hold(self, version: EmbeddingVersion, *, author: str, reason: str) -> None:
+        self._releases.hold(
+            slot_of(version), fingerprint=version.fingerprint, version=version.label, author=author, reason=reason
+        )
+
+    def _lift(self, version: EmbeddingVersion, *, author: str, reason: str) -> None:
+        for hold in self._releases.holds():
+            if (hold.slot, hold.fingerprint) == (slot_of(version), version.fingerprint):
+                self._releases.release_hold(
+                    hold.slot, fingerprint=hold.fingerprint, version=hold.version, author=author, reason=reason
+                )
+
+    def promote_judged(self, version: EmbeddingVersion, verdict: str, *, author: str) -> str:
+        """Promote what the gate has just passed, where the settings say so; returns what happened, as a sentence."""
+        if verdict != Verdict.PASSED:
+            return f"{version.label} was not promoted: the gate says {verdict}"
+        if not self._automatic:
+            return f"{version.label} passed and waits: lodestore models promote {version.label}"
+        release = self.promote(version, author=author, reason="passed the gate")
+        return f"{version.label} is live since release {release.generation}"
+
+    def accept(self, decision: rollout.Decision, *, author: str = "sensor") -> None:
+        """The decision's versions are registered; holds whose declaration has changed are over."""
+        for launch in decision.launches:
+            self._versions.register(self._versions.declared(launch.version.feature))
+        for hold in decision.lift:
+            self._releases.release_hold(
+                hold.slot,
+                fingerprint=hold.fingerprint,
+                version=hold.version,
+                author=author,
+                reason="its declaration has changed",
+            )
+
+    def state(self, failures: Mapping[str, int] | None = None) -> State:
+        """What the decision about new runs depends on."""
+        live = self._releases.live()
+        declared = tuple(self._versions.declared(feature).version for feature in self._versions.features)
+        waiting = {
+            row["key"] for row in self._logs.rows("gates") if row["verdict"] == Verdict.INSUFFICIENT_QUERIES.value
+        }
+        state = State(declared, live, tuple(self._releases.holds()), dict(failures or {}))
+        settled = frozenset(rollout.run_key(one, state) for one in declared if one.key in waiting)
+        return State(state.declared, state.live, state.holds, state.failures, settled)
+
+
+def _sample_rows(missing: pa.Table, order: np.ndarray) -> int:
+    """How many rows, in that order, make up the sample."""
+    lengths = missing["n_tokens"].to_numpy()[order]
+    return int(np.searchsorted(np.cumsum(lengths), _SAMPLE_TOKENS)) + 1
+
+
+def _merged(sets: Sequence[GoldenSet]) -> GoldenSet:
+    """Several sets as one; query ids carry their set's name."""
+    if len(sets) == 1:
+        return sets[0]
+    from dataclasses import replace
+
+    queries = tuple(
+        replace(query, query_id=f"{one.name}/{query.query_id}") for one in sets for query in one.queries
+    )
+    judgements = {f"{one.name}/{name}": judged for one in sets for name, judged in one.judgements.items()}
+    return GoldenSet("all", queries, judgements)

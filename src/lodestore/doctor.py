@@ -1,0 +1,194 @@
+"""What is wrong with a project, and what mends it: findings as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from lodestore.errors import LodestoreError, ModelError, SettingsError
+from lodestore.evaluation import golden_set
+from lodestore.project import Project
+from lodestore.prompts import read_folder
+from lodestore.spec import Source
+from lodestore.status import checks_of
+from lodestore.wire import rfc3339, span
+
+__all__ = ["Finding", "Severity", "examine"]
+
+Severity = Literal["note", "warning", "error"]
+
+# Sensors beat every half minute or so; a daemon that was silent for longer does not run.
+_SILENCE = timedelta(minutes=5)
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    code: str
+    what: str
+    severity: Severity
+    mend: str
+
+
+def examine(project: Project) -> tuple[Finding, ...]:
+    """Every finding, errors first. Where the store itself cannot be used, nothing else is looked at."""
+    found = list(_guarded(_store, project))
+    if not found:
+        found = [one for probe in _PROBES for one in _guarded(probe, project)]
+    order: list[Severity] = ["error", "warning", "note"]
+    return tuple(sorted(found, key=lambda one: order.index(one.severity)))
+
+
+def _guarded(probe: Callable[[Project], Iterable[Finding]], project: Project) -> Iterator[Finding]:
+    """What the probe finds; an error that it meets is a finding too."""
+    try:
+        yield from probe(project)
+    except SettingsError:
+        raise
+    except LodestoreError as error:
+        code = {"store-write": "store_not_writable", "unavailable": "online_store_unreachable"}
+        way_out = "mend what the message names, then run: lodestore doctor"
+        yield Finding(code.get(error.code, error.code.replace("-", "_")), str(error), "error", way_out)
+
+
+def _store(project: Project) -> Iterator[Finding]:
+    with project.locks.hold("doctor", "looking whether the store can be written"):
+        project.tables.count("store")
+    yield from ()
+
+
+def _catalog(project: Project) -> Iterator[Finding]:
+    if not project.catalog.latest:
+        mend = 'name your modules in the settings: [features] modules = ["assets.features"]'
+        yield Finding("no_views", "no feature view is declared", "note", mend)
+
+
+def _documents(project: Project) -> Iterator[Finding]:
+    if not project.settings.documents:
+        yield Finding("no_documents_declared", "no source of documents is declared", "note", "add [[documents]] to the settings")
+    elif not project.tables.count("documents"):
+        names = ", ".join(one.name for one in project.settings.documents)
+        yield Finding("no_documents_read", f"no document of {names} was read yet", "warning", "lodestore run ingest")
+
+
+def _rejects(project: Project) -> Iterator[Finding]:
+    rejects = project.corpus.rejects()
+    if rejects:
+        shown = "; ".join(f"{one['uri']}: {one['reason']}" for one in rejects[:_SHOWN])
+        more = f"; and {len(rejects) - _SHOWN} more" if len(rejects) > _SHOWN else ""
+        mend = "mend or remove these, then: lodestore run ingest features"
+        yield Finding("rejects", f"{len(rejects)} turned away: {shown}{more}", "warning", mend)
+
+
+def _models(project: Project) -> Iterator[Finding]:
+    for label in sorted(set(project.versions.declared_labels.values())):
+        try:
+            project.versions.identity(label)
+        except ModelError as error:
+            mend = "install the model, or change [embedding.features]"
+            yield Finding("model_unavailable", str(error), "error", mend)
+    if not project.versions.declared_labels:
+        mend = 'name one in the settings: [embedding.features] content = "minilm@1"'
+        yield Finding("no_model", "no embedding feature has a model", "note", mend)
+
+
+def _release(project: Project) -> Iterator[Finding]:
+    live = project.releases.live()
+    if not live.generation:
+        yield Finding("no_release", "nothing is live yet", "warning", "lodestore run ingest")
+        return
+    serving = {feature: project.versions.registered(key) for feature, key in live.embeddings.items()}
+    held = {(hold.slot.name, hold.version) for hold in project.releases.holds()}
+    for feature, label in project.versions.declared_labels.items():
+        if feature in serving and serving[feature].label != label:
+            what = f"{feature} is declared as {label}, live is {serving[feature].label}"
+            yield _not_live(what, held=(feature, label) in held)
+    for feature, version in serving.items():
+        if not project.tables.count(version.table):
+            what = f"{feature} {version.label} is live, and its table {version.table} is empty or gone"
+            yield Finding("live_table_missing", what, "error", "lodestore run ingest")
+
+
+def _not_live(what: str, *, held: bool) -> Finding:
+    if held:
+        mend = "change the declaration, or promote it by name: lodestore release promote"
+        return Finding("declared_not_live", f"{what}; it is held", "note", mend)
+    return Finding("declared_not_live", what, "warning", "lodestore run reembed")
+
+
+def _views(project: Project) -> Iterator[Finding]:
+    for figures in project.features.figures():
+        name = figures["name"]
+        if figures["state"] == "empty":
+            yield Finding("empty_view", f"{name} has no rows yet", "note", _filling(project, name))
+        elif figures["state"] == "stale":
+            view = project.catalog.view(name)
+            limit = "" if view.fresh_within is None else f", older than its fresh_within of {span(view.fresh_within)}"
+            what = f"{name}: the newest event is of {figures['latest_event']}{limit}"
+            yield Finding("stale_view", what, "warning", _filling(project, name))
+
+
+def _filling(project: Project, name: str) -> str:
+    """What brings rows to the view."""
+    view = project.catalog.view(name)
+    sources = [one.uri for one in project.settings.events if one.view == name]
+    if sources:
+        return f"put new events into {', '.join(sources)}, then: lodestore run features"
+    if view.compute is not None:
+        return "lodestore run features"
+    return f"lodestore push {name} FILE" if view.source is Source.STREAMING else f"add [[events]] for {name}"
+
+
+def _checks(project: Project) -> Iterator[Finding]:
+    checks = checks_of(project.logs.rows("checks"))
+    for row in checks.failing:
+        severity: Severity = "warning" if row["severity"].lower() in {"warn", "warning"} else "error"
+        partition = f" of {row['partition']}" if row["partition"] else ""
+        detail = f": {row['detail']}" if row["detail"] else ""
+        what = f"check {row['check']}{partition} fails since {row['since']}{detail}"
+        yield Finding("failing_check", what, severity, row["mend"] or "lodestore run monitor, then look at the check")
+
+
+def _daemon(project: Project) -> Iterator[Finding]:
+    last: dict[str, Any] | None = project.logs.last("heartbeats")
+    mend = "make dev, or: dagster dev; without it nothing runs by itself, and lodestore run works as ever"
+    if last is None:
+        yield Finding("daemon_not_running", "no sensor has ever reported", "note", mend)
+    elif project.clock() - last["at"] > _SILENCE:
+        what = f"no sensor has reported since {rfc3339(last['at'])}"
+        yield Finding("daemon_not_running", what, "note", mend)
+
+
+def _golden(project: Project) -> Iterator[Finding]:
+    if not project.settings.golden:
+        mend = "add [golden] with queries and qrels, so that a new model is judged before it goes live"
+        yield Finding("no_golden_set", "no golden set is declared", "note", mend)
+        return
+    wanted = project.settings.gate.min_queries
+    for files in project.settings.golden:
+        judged = len(golden_set(project.settings, files.name).judged)
+        if judged < wanted:
+            what = f"golden set {files.name!r} has {judged} judged queries, fewer than gate.min_queries = {wanted}"
+            mend = "add queries, or lower gate.min_queries; until then a person promotes new versions"
+            yield Finding("few_golden_queries", what, "note", mend)
+
+
+def _templates(project: Project) -> Iterator[Finding]:
+    folder = project.template_folder
+    if folder is None or not read_folder(folder):
+        where = project.settings.templates.folder
+        yield Finding("no_templates", f"there is no prompt template in {where}/", "note", f"put one into {where}/NAME.md")
+
+
+def _online(project: Project) -> Iterator[Finding]:
+    project.online.ping()
+    waiting = project.online.journal_size()
+    if waiting:
+        yield Finding("journal_waiting", f"{waiting} pushed rows are not in their history yet", "note", "lodestore run features")
+
+
+_PROBES = (_catalog, _documents, _rejects, _models, _release, _views, _checks, _daemon, _golden, _templates, _online)

@@ -1,0 +1,128 @@
+"""Training sets: for every row of an entity table, the features as they were known at its moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from lodestore import asof
+from lodestore.catalog import Catalog
+from lodestore.errors import RequestError, nearest
+from lodestore.ports import OfflineStore
+from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
+from lodestore.tables import MOMENT, arrow_type, view_schema, view_table
+
+__all__ = ["historical"]
+
+_TIMES = ("event_timestamp", "created_timestamp")
+
+
+def historical(
+    entities: pa.Table,
+    features: Sequence[str | FeatureRef],
+    *,
+    catalog: Catalog,
+    offline: OfflineStore,
+    as_known_at: datetime | None = None,
+) -> pa.Table:
+    """The entity table with a column for each feature, named by its full reference, as of each row's event_timestamp.
+
+    Every row comes out once, in its order. Values are null where nothing was known or the TTL had
+    passed. On-demand features are computed row by row; their request inputs are columns of the
+    entity table. `as_known_at` leaves out what was recorded later.
+    """
+    wanted = _wanted(features, catalog)
+    joined = entities
+    for view, refs in _by_view(_stored(wanted, catalog), catalog):
+        joined = _join(joined, view, refs, offline, as_known_at)
+    for name in dict.fromkeys(ref.view for ref in wanted if ref.view in catalog.on_demand):
+        joined = _computed(joined, catalog.on_demand[name])
+    return joined.select([*entities.column_names, *map(str, wanted)])
+
+
+def _wanted(features: Sequence[str | FeatureRef], catalog: Catalog) -> list[FeatureRef]:
+    refs = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in features]
+    if not refs:
+        message = "no features were asked for; name some as VIEW:FEATURE"
+        raise RequestError(message)
+    for ref in refs:
+        catalog.check(ref)
+    return list(dict.fromkeys(refs))
+
+
+def _stored(wanted: Sequence[FeatureRef], catalog: Catalog) -> list[FeatureRef]:
+    """The features that lie in tables: those that were asked for, and those that on-demand views read."""
+    refs: dict[FeatureRef, None] = {}
+    for ref in wanted:
+        view = catalog.on_demand.get(ref.view)
+        refs |= dict.fromkeys(view.reads if view else (ref,))
+    return list(refs)
+
+
+def _by_view(refs: Sequence[FeatureRef], catalog: Catalog) -> Iterator[tuple[FeatureView, list[FeatureRef]]]:
+    groups: dict[tuple[str, int | None], list[FeatureRef]] = {}
+    for ref in refs:
+        groups.setdefault((ref.view, ref.version), []).append(ref)
+    for (name, version), members in groups.items():
+        view = catalog.view(name, version)
+        for ref in members:
+            if view.feature(ref.feature).kind is Kind.EMBEDDING:
+                message = f"{ref} is a vector; histories hold none, so leave it out and search its embedding table"
+                raise RequestError(message)
+        yield view, members
+
+
+def _join(
+    entities: pa.Table, view: FeatureView, refs: Sequence[FeatureRef], offline: OfflineStore, as_known_at: datetime | None
+) -> pa.Table:
+    return asof.join(
+        entities,
+        _history(view, [ref.feature for ref in refs], offline),
+        keys=view.entity.keys,
+        features={ref.feature: str(ref) for ref in refs},
+        ttl=view.ttl,
+        as_known_at=as_known_at,
+    )
+
+
+def _history(view: FeatureView, features: Sequence[str], offline: OfflineStore) -> pa.RecordBatchReader:
+    """The view's rows, a bounded piece at a time; the moment of ingestion tells the order of arrival."""
+    names = [*view.entity.keys, *_TIMES, *features]
+    told = view_schema(view)
+    schema = pa.schema([*(told.field(name) for name in names), pa.field("arrival", pa.int64())])
+    table = view_table(view)
+    if not offline.count(table):
+        return pa.RecordBatchReader.from_batches(schema, iter(()))
+    batches = offline.batches(table, [*names, "ingested_at"])
+    return pa.RecordBatchReader.from_batches(schema, (_arrived(batch, names, schema) for batch in batches))
+
+
+def _arrived(batch: pa.RecordBatch, names: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+    columns = [batch.column(name).cast(schema.field(name).type) for name in names]
+    arrival = batch.column("ingested_at").cast(MOMENT).cast(pa.int64())
+    return pa.RecordBatch.from_arrays([*columns, arrival], schema=schema)
+
+
+def _computed(joined: pa.Table, view: OnDemandView) -> pa.Table:
+    given = {ref.feature: joined[str(ref)].to_pylist() for ref in view.reads}
+    given |= {name: _input(joined, view, name) for name in view.inputs}
+    made = [view.function(**_row(given, place)) for place in range(joined.num_rows)]
+    for name, feature in view.features.items():
+        column = pa.array([one.get(name) for one in made], arrow_type(feature))
+        joined = joined.append_column(f"{view.name}:{name}", column)
+    return joined
+
+
+def _row(given: Mapping[str, list[Any]], place: int) -> dict[str, Any]:
+    return {name: column[place] for name, column in given.items()}
+
+
+def _input(joined: pa.Table, view: OnDemandView, name: str) -> list[Any]:
+    if name not in joined.column_names:
+        hint = nearest(name, joined.column_names)
+        message = f"{view.name} needs the request input {name!r} as a column of the entity table{hint}"
+        raise RequestError(message)
+    return list(joined[name].to_pylist())

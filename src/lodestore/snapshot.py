@@ -1,0 +1,96 @@
+"""Snapshots kept current: one immutable `Live` at a time, swapped only when the next one is ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+
+from lodestore.live import Live
+from lodestore.releases import Release
+
+__all__ = ["POLL_SECONDS", "SnapshotState", "Snapshots"]
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotState:
+    """How the snapshot stands: its generation, the newest one in the log, and what keeps it back."""
+
+    generation: int
+    newest: int
+    checked_seconds_ago: float
+    trouble: str | None = None
+
+
+class Snapshots:
+    """Holds the current snapshot. A background task watches the log and swaps after the next one is warm.
+
+    `watch` reads the newest release on a connection of its own; `warm` makes a snapshot of it with
+    tables open and models loaded. A release that cannot be made ready leaves the old one serving.
+    """
+
+    def __init__(
+        self, *, watch: Callable[[], Release], warm: Callable[[Release], Live], interval: float = POLL_SECONDS
+    ) -> None:
+        self._watch = watch
+        self._warm = warm
+        self._interval = interval
+        self._lock = Lock()
+        self._stop = Event()
+        self._thread: Thread | None = None
+        self._live: Live | None = None
+        self._newest = 0
+        self._checked = time.monotonic()
+        self._trouble: str | None = None
+
+    def current(self) -> Live:
+        """The snapshot to answer by; the first call makes it."""
+        live = self._live
+        return live if live is not None else self._first()
+
+    def _first(self) -> Live:
+        with self._lock:
+            if self._live is None:
+                self._live = self._warm(self._watch())
+                self._newest = self._live.release.generation
+            return self._live
+
+    def start(self) -> None:
+        """The log is watched from now on."""
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="lodestore-releases", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """The log is no longer watched; the snapshot stays."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def refresh(self) -> bool:
+        """Look at the log once; tells whether another release serves now. A failure is kept in `state`."""
+        try:
+            newest = self._watch()
+            self._checked = time.monotonic()
+            self._newest = newest.generation
+            if self._live is not None and newest.id == self._live.release.id:
+                self._trouble = None
+                return False
+            live = self._warm(newest)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the next release back, the old one goes on serving
+            self._trouble = f"{type(error).__name__}: {error}"
+            return False
+        self._live, self._trouble = live, None
+        return True
+
+    def state(self) -> SnapshotState:
+        """How current the snapshot is."""
+        generation = self._live.release.generation if self._live else 0
+        return SnapshotState(generation, self._newest, time.monotonic() - self._checked, self._trouble)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.refresh()
