@@ -7,6 +7,7 @@ import dagster as dg
 from assets.corpus import corpus_assets
 from assets.embeddings import embedding_assets
 from assets.house import House
+from assets.monitoring import monitoring_assets
 from assets.prompts import template_assets
 from assets.serving import serving_assets
 from assets.views import view_assets
@@ -40,6 +41,7 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
             *template_assets(house),
             *view_assets(house, views, settings.events),
             *serving_assets(house, views),
+            *monitoring_assets(house, views),
         ],
         asset_checks=[*corpus_checks(house), *view_checks(house, views)],
         jobs=[*jobs(house, [one.name for one in views]), *acts()],

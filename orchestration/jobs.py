@@ -20,6 +20,7 @@ def jobs(house: House, views: list[str]) -> list[Job]:
         _job(house, "ingest", corpus, "Read, chunk and embed the documents; a first healthy version goes live."),
         _job(house, "reembed", ("embeddings",), "Build an embedding version beside the live one, measure it, promote it."),
         _job(house, "features", features, "Record event files and computed views, publish the newest values."),
+        _job(house, "monitor", ("store_health",), "Take a reading of the whole store."),
     ]
 
 

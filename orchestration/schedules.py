@@ -23,4 +23,11 @@ def schedules() -> list[dg.ScheduleDefinition]:
             default_status=running,
             description="Record events and publish features every hour.",
         ),
+        dg.ScheduleDefinition(
+            name="monitor_hourly",
+            job_name="monitor",
+            cron_schedule="35 * * * *",
+            default_status=running,
+            description="Take a reading of the whole store every hour.",
+        ),
     ]

@@ -45,6 +45,9 @@ def evaluated(
         groups.setdefault((one.asset, one.check), []).append(one)
     for group in groups.values():
         yield _result(group)
+    # A blocking check without a result would let everything after it go on unasked.
+    for asset, name in sorted(wanted - set(groups)):
+        yield dg.AssetCheckResult(passed=True, asset_key=asset, check_name=name, description="nothing to measure yet")
 
 
 def _result(group: list[Measured]) -> dg.AssetCheckResult:

@@ -69,7 +69,9 @@ def _catalog(project: Project) -> Iterator[Finding]:
 
 def _documents(project: Project) -> Iterator[Finding]:
     if not project.settings.documents:
-        yield Finding("no_documents_declared", "no source of documents is declared", "note", "add [[documents]] to the settings")
+        yield Finding(
+            "no_documents_declared", "no source of documents is declared", "note", "add [[documents]] to the settings"
+        )
     elif not project.tables.count("documents"):
         names = ", ".join(one.name for one in project.settings.documents)
         yield Finding("no_documents_read", f"no document of {names} was read yet", "warning", "lodestore run ingest")
@@ -181,14 +183,21 @@ def _templates(project: Project) -> Iterator[Finding]:
     folder = project.template_folder
     if folder is None or not read_folder(folder):
         where = project.settings.templates.folder
-        yield Finding("no_templates", f"there is no prompt template in {where}/", "note", f"put one into {where}/NAME.md")
+        yield Finding(
+            "no_templates", f"there is no prompt template in {where}/", "note", f"put one into {where}/NAME.md"
+        )
 
 
 def _online(project: Project) -> Iterator[Finding]:
     project.online.ping()
     waiting = project.online.journal_size()
     if waiting:
-        yield Finding("journal_waiting", f"{waiting} pushed rows are not in their history yet", "note", "lodestore run features")
+        yield Finding(
+            "journal_waiting",
+            f"pushed rows that are not in their history yet: {waiting}",
+            "note",
+            "lodestore run features",
+        )
 
 
 _PROBES = (_catalog, _documents, _rejects, _models, _release, _views, _checks, _daemon, _golden, _templates, _online)

@@ -6,16 +6,19 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lodestore.errors import DeclarationError, SourceError
 from lodestore.spec import checked_name
 
-__all__ = ["EventFile", "EventSource", "files", "rows"]
+__all__ = ["EventFile", "EventSource", "files", "rows", "untyped"]
 
 _KINDS = (".jsonl", ".ndjson", ".csv", ".parquet")
+_MAGIC = frozenset("*?[")
+
+Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any] | str]]
+"""Rows as (line, values); what cannot be read is (line, why)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,9 @@ class EventSource:
 
     def __post_init__(self) -> None:
         checked_name(self.name, "event source")
+        if not self.uri.strip():
+            message = f"event source {self.name!r}: its uri is empty; name a file, a folder or a glob"
+            raise DeclarationError(message)
         if "://" in self.uri:
             message = f"event source {self.name!r}: {self.uri} is not local; events are read from files on this machine"
             raise DeclarationError(message)
@@ -47,19 +53,26 @@ class EventFile:
 
 def files(source: EventSource, *, root: Path) -> list[EventFile]:
     """The source's files, sorted; a source without any is an error that names the setting."""
-    pattern = str((root / source.uri).expanduser())
-    if Path(pattern).is_dir():
-        found = [path for path in Path(pattern).rglob("*") if path.suffix in _KINDS]
+    place = root / Path(source.uri).expanduser()
+    if place.is_dir():
+        found = [path for path in place.rglob("*") if path.suffix.lower() in _KINDS and path.is_file()]
     else:
-        found = [Path(one) for one in glob(pattern, recursive=True)]
+        found = [place] if place.is_file() else [path for path in _matching(place) if path.is_file()]
     if not found:
-        message = f"events.{source.name}.uri: {pattern} matches no file; write the files there or change the setting"
+        message = f"events.{source.name}.uri: {place} matches no file; write the files there or change the setting"
         raise SourceError(message)
     for path in found:
-        if path.suffix not in _KINDS:
+        if path.suffix.lower() not in _KINDS:
             message = f"events.{source.name}.uri: {path.name} is none of {', '.join(_KINDS)}"
             raise SourceError(message)
     return [EventFile(path, _state(path)) for path in sorted(found)]
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """What a pattern with `*`, `?` or `**` in it names."""
+    plain = next((at for at, part in enumerate(pattern.parts) if _MAGIC & set(part)), len(pattern.parts))
+    if plain < len(pattern.parts):
+        yield from Path(*pattern.parts[:plain]).glob(str(Path(*pattern.parts[plain:])))
 
 
 def _state(path: Path) -> str:
@@ -67,39 +80,85 @@ def _state(path: Path) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def rows(source: EventSource, path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Each row as (its number from 1, its values); a row that cannot be read is (number, why)."""
+def untyped(path: Path) -> bool:
+    """Whether every value in the file is text: CSV has no types."""
+    return path.suffix.lower() == ".csv"
+
+
+def rows(source: EventSource, path: Path) -> Numbered:
+    """Each row as (its line, its values); a row that cannot be read is (its line, why).
+
+    Lines count from 1, the header of a CSV file included; a Parquet file's rows count from 1. A file
+    that cannot be read at all is a `SourceError`.
+    """
     renamed = {theirs: ours for ours, theirs in source.columns.items()}
-    read = {".csv": _csv, ".parquet": _parquet}.get(path.suffix, _jsonl)
-    for number, row in read(path):
-        if isinstance(row, str):
-            yield number, row
-        else:
-            yield number, {renamed.get(key, key): value for key, value in row.items()}
+    read = {".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower(), _jsonl)
+    try:
+        for line, row in read(path):
+            if isinstance(row, str):
+                yield line, row
+            else:
+                yield line, {renamed.get(key, key): value for key, value in row.items()}
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise SourceError(message) from error
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _jsonl(path: Path) -> Numbered:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, _json_row(line)
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if text.strip():
+                yield number, _json_row(text)
 
 
 def _json_row(line: bytes) -> Mapping[str, Any] | str:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        return f"not JSON: {error}"
+    except UnicodeDecodeError:
+        return "not UTF-8; save the file as UTF-8"
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at character {error.colno}"
+    except (ValueError, RecursionError) as error:
+        return f"not JSON that can be read: {error}"
     return row if isinstance(row, dict) else f"a JSON object is expected, not {type(row).__name__}"
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=1):
-            yield number, {key: (value if value != "" else None) for key, value in row.items() if key}
+def _csv(path: Path) -> Numbered:
+    # Bytes that are not UTF-8 become text that no column takes: that row is bad, the others are not.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header: list[str] | None = None
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield line, f"not CSV: {error}"
+                continue
+            if header is None:
+                header = _header(path, cells)
+            elif cells:
+                yield line, _csv_row(header, cells)
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _header(path: Path, cells: list[str]) -> list[str]:
+    twice = sorted({one for one in cells if cells.count(one) > 1})
+    if twice or "" in cells:
+        message = f"{path}: its header has {f'{twice[0]!r} twice' if twice and twice[0] else 'a column without a name'}"
+        raise SourceError(message)
+    return cells
+
+
+def _csv_row(header: list[str], cells: list[str]) -> Mapping[str, Any] | str:
+    if len(cells) != len(header):
+        return f"{len(cells)} values; the header names {len(header)} columns"
+    return {name: cell if cell != "" else None for name, cell in zip(header, cells, strict=True)}
+
+
+def _parquet(path: Path) -> Numbered:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -109,6 +168,6 @@ def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         message = f"{path} is not a Parquet file: {error}"
         raise SourceError(message) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from lodestore import events
 from lodestore.catalog import Catalog
-from lodestore.errors import RequestError, nearest
+from lodestore.errors import DeclarationError, RequestError, SourceError, UnknownViewError, nearest
 from lodestore.logs import Logs
 from lodestore.online import (
     JournalEntry,
@@ -30,15 +31,18 @@ from lodestore.online import (
     moment_of,
 )
 from lodestore.ports import Clock, OfflineStore
-from lodestore.rows import MAX_AHEAD, check_rows
-from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
-from lodestore.tables import MOMENT, view_schema, view_table
-from lodestore.wire import rfc3339
+from lodestore.rows import check_rows, check_value
+from lodestore.spec import FeatureRef, FeatureView, OnDemandView
+from lodestore.tables import quoted, view_schema, view_table
+from lodestore.wire import digest, dumps, jsonable, rfc3339
 
 __all__ = ["Features", "Inputs", "OnlineAnswer", "Published", "Recorded"]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# The most rows that are held in memory at once.
 _ROWS_PER_STEP = 50_000
+_RESOLVED = "resolved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,22 @@ class OnlineAnswer:
     statuses: Mapping[str, list[Status]]
     event_timestamps: Mapping[str, list[datetime | None]]
     stale: tuple[str, ...] = ()
+    wide: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        """The answer of `online`."""
+        """The answer of `online`, in JSON types: moments as RFC 3339, integers declared wide as text."""
+        columns = {name: self._column(name) for name in self.columns}
         times = {
             name: [None if one is None else rfc3339(one) for one in column]
             for name, column in self.event_timestamps.items()
         }
-        out: dict[str, Any] = {"release": self.release, "columns": self.columns}
-        out |= {"statuses": self.statuses, "event_timestamps": times}
+        out: dict[str, Any] = {"release": self.release, "columns": columns}
+        out |= {"statuses": jsonable(self.statuses), "event_timestamps": times}
         return out | ({"stale": list(self.stale)} if self.stale else {})
+
+    def _column(self, name: str) -> object:
+        column = self.columns[name]
+        return [None if one is None else str(one) for one in column] if name in self.wide else jsonable(column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,100 +117,201 @@ class Inputs:
 class Features:
     """Histories in the system of record, newest values online."""
 
-    def __init__(
-        self, catalog: Catalog, offline: OfflineStore, online: OnlineStore, logs: Logs, clock: Clock
-    ) -> None:
+    def __init__(self, catalog: Catalog, offline: OfflineStore, online: OnlineStore, logs: Logs, clock: Clock) -> None:
         self.catalog = catalog
         self._offline = offline
         self._online = online
         self._logs = logs
         self._clock = clock
+        self._plan: Callable[[tuple[str | FeatureRef, ...]], _Plan] = lru_cache(1_024)(partial(_plan, catalog))
 
     # -- offline
 
     def record(self, view: FeatureView, table: pa.Table) -> int:
         """Rows whose event id the history does not have are appended; returns how many."""
         name = view_table(view)
-        self._offline.ensure(name, view_schema(view))
+        self._offline.ensure(name, view_schema(view), key="event_id")
+        if not table.num_rows:
+            return 0
         table = _first_of_each(table)
-        known = self._offline.read(name, ["event_id"])["event_id"]
-        fresh = table.filter(pc.invert(pc.is_in(table["event_id"], known.combine_chunks())))
-        self._offline.append(name, fresh)
-        return fresh.num_rows
+        # The time of arrival is that of the insertion, not of the check: see `_news`.
+        place = table.schema.get_field_index("ingested_at")
+        arrived = pa.array([self._clock()] * table.num_rows, table.schema.field(place).type)
+        return self._offline.insert(name, table.set_column(place, table.schema.field(place), arrived), key="event_id")
 
     def record_events(self, source: events.EventSource, *, root: Path) -> Recorded:
-        """The source's new rows are in the history; bad ones are rejects and stop nothing else."""
+        """The source's new rows are in the history; bad ones are rejects and stop nothing else.
+
+        A file is read again when it changes, or when what is made of it does: the source's columns,
+        the view's version or its features.
+        """
         view = self.catalog.view(source.view)
         total = Recorded(view.name, 0, 0, 0)
-        for file in events.files(source, root=root):
-            mark = f"events/{source.name}/{file.path}"
-            if self._mark(mark) == file.state:
+        found = events.files(source, root=root)
+        rejects: dict[str, dict[int, str]] = {}
+        for file in found:
+            mark = f"events/{source.name}/{_namespace(view)}/{file.path}"
+            state = digest([file.state, source.columns, _shape(view)])
+            if self._mark(mark) == state:
                 continue
-            total = _sum(total, self._record_file(view, source, file.path))
-            self._set_mark(mark, file.state)
+            step, readable = self._record_file(view, source, file.path, rejects.setdefault(str(file.path), {}))
+            total = _sum(total, step)
+            self._note_rejects(source.name, {str(file.path): rejects[str(file.path)]})
+            if readable:
+                self._set_mark(mark, state)
+        self._forget_rejects(source.name, {str(file.path) for file in found})
         return total
 
-    def _record_file(self, view: FeatureView, source: events.EventSource, path: Path) -> Recorded:
-        good: list[Mapping[str, Any]] = []
-        numbers: list[int] = []
-        problems: list[str] = []
-        for number, row in events.rows(source, path):
-            if isinstance(row, str):
-                problems.append(f"{path.name}, row {number}: {row}")
-            else:
-                good.append(row)
-                numbers.append(number)
-        found = check_rows(view, good, now=self._clock())
-        problems += [f"{path.name}, row {numbers[one.row - 1]}: {one.what}" for one in found.problems]
+    def _record_file(
+        self, view: FeatureView, source: events.EventSource, path: Path, rejects: dict[int, str]
+    ) -> tuple[Recorded, bool]:
+        total = Recorded(view.name, 0, 0, 0)
+        numbered = events.rows(source, path)
+        try:
+            while step := list(islice(numbered, _ROWS_PER_STEP)):
+                total = _sum(total, self._record_step(view, step, rejects, untyped=events.untyped(path)))
+        except SourceError as error:
+            rejects[0] = str(error)
+            return _with_problems(total, path.name, rejects), False
+        return _with_problems(total, path.name, rejects), True
+
+    def _record_step(
+        self,
+        view: FeatureView,
+        step: Sequence[tuple[int, Mapping[str, Any] | str]],
+        rejects: dict[int, str],
+        *,
+        untyped: bool = False,
+    ) -> Recorded:
+        """The good rows are in the history, the others in `rejects` under their lines."""
+        rejects |= {line: row for line, row in step if isinstance(row, str)}
+        lines = [line for line, row in step if not isinstance(row, str)]
+        found = check_rows(
+            view, [row for _, row in step if not isinstance(row, str)], now=self._clock(), untyped=untyped
+        )
+        for one in found.problems:
+            line = lines[one.row - 1]
+            rejects[line] = f"{rejects[line]}; {one.what}" if line in rejects else one.what
         added = self.record(view, found.table)
-        self._note_rejects(source.name, str(path), problems)
-        return Recorded(view.name, len(numbers), added, found.table.num_rows - added, tuple(problems))
-
-    def _note_rejects(self, source: str, uri: str, problems: Sequence[str]) -> None:
-        from lodestore.corpus import reject
-
-        self._logs.put_all("rejects", [reject(source, f"{uri}#{n}", "invalid_row", one) for n, one in enumerate(problems)])
+        return Recorded(view.name, len(step), added, found.table.num_rows - added)
 
     def compute(self, view: FeatureView, inputs: Inputs) -> Recorded:
         """What the view's function makes of its inputs is in the history, where it is new."""
         if view.compute is None:
             return Recorded(view.name, 0, 0, 0)
-        made = view.compute(inputs)
-        table = made if isinstance(made, pa.Table) else pa.Table.from_pandas(made, preserve_index=False)
-        found = check_rows(view, table.to_pylist(), now=self._clock())
-        added = self.record(view, found.table)
-        problems = tuple(str(one) for one in found.problems)
-        return Recorded(view.name, table.num_rows, added, found.table.num_rows - added, problems)
+        table = _computed(view, view.compute(inputs))
+        rejects: dict[int, str] = {}
+        total = Recorded(view.name, 0, 0, 0)
+        for start in range(0, table.num_rows, _ROWS_PER_STEP):
+            piece = table.slice(start, _ROWS_PER_STEP).to_pylist()
+            total = _sum(total, self._record_step(view, list(enumerate(piece, start + 1)), rejects))
+        self.record(view, view_schema(view).empty_table())
+        self._note_rejects(f"view:{view.name}", {view.name: rejects})
+        return _with_problems(total, view.name, rejects, word="row")
+
+    # -- rejects
+
+    def _open_rejects(self, source: str) -> dict[str, str]:
+        """Where rows of this source are turned away today, with the reason; `uri#line`."""
+        latest = {str(row["uri"]): row for row in self._logs.rows("rejects", f"source = {quoted(source)}")}
+        return {uri: str(row["detail"]) for uri, row in latest.items() if row["reason"] != _RESOLVED}
+
+    def _note_rejects(self, source: str, found: Mapping[str, Mapping[int, str]]) -> None:
+        """The rejects of these files are exactly the found ones; what was mended is resolved."""
+        known = {uri: why for uri, why in self._open_rejects(source).items() if uri.rpartition("#")[0] in found}
+        now = {f"{uri}#{line}": why for uri, lines in found.items() for line, why in lines.items()}
+        self._reject(source, {uri: why for uri, why in now.items() if known.get(uri) != why}, set(known) - set(now))
+
+    def _forget_rejects(self, source: str, present: set[str]) -> None:
+        """Files that are gone reject nothing."""
+        known = self._open_rejects(source)
+        self._reject(source, {}, {uri for uri in known if uri.rpartition("#")[0] not in present})
+
+    def _reject(self, source: str, bad: Mapping[str, str], resolved: Iterable[str]) -> None:
+        from lodestore.corpus import reject
+
+        rows = [reject(source, uri, "invalid_row", why) for uri, why in bad.items()]
+        self._logs.put_all("rejects", rows + [reject(source, uri, _RESOLVED, "") for uri in sorted(resolved)])
 
     # -- online
 
-    def materialize(self, view: FeatureView, *, start: datetime | None = None, end: datetime | None = None) -> Published:
+    def materialize(
+        self, view: FeatureView, *, start: datetime | None = None, end: datetime | None = None
+    ) -> Published:
         """The newest value of each entity is online.
 
         Without bounds, only rows that came since the last time are looked at; with bounds, the
         rows whose events lie in [start, end).
         """
-        name, namespace = view_table(view), _namespace(view)
-        mark = f"materialize/{namespace}"
-        bounded = start is not None or end is not None
-        where = _between(start, end) if bounded else _since(self._mark(mark), self._online.count(namespace))
-        if self._offline.count(name, where) == 0:
-            return Published(view.name, self._online.count(namespace), 0, 0)
-        newest, written, late = "", 0, 0
-        for batch in self._offline.batches(name, None, where):
-            table = pa.Table.from_batches([batch])
-            step = self._publish(view, namespace, table)
-            written, late = written + step[0], late + step[1]
-            newest = max(newest, rfc3339(pc.max(table["ingested_at"]).as_py()))
-        if not bounded:
-            self._set_mark(mark, newest)
+        namespace = _namespace(view)
+        if start is not None or end is not None:
+            written, late = self._publish(view, _between(start, end))
+        else:
+            written, late = self._publish_news(view)
         return Published(view.name, self._online.count(namespace), written, late)
 
-    def _publish(self, view: FeatureView, namespace: str, table: pa.Table) -> tuple[int, int]:
+    def _publish_news(self, view: FeatureView) -> tuple[int, int]:
+        mark = f"materialized/{_namespace(view)}"
+        news = self._news(view_table(view), self._published(view, mark))
+        if news is None:
+            return 0, 0
+        where, until, rows = news
+        done = self._publish(view, where)
+        self._online.set_meta(mark, f"{_micros(until)} {rows}".encode())
+        return done
+
+    def _published(self, view: FeatureView, mark: str) -> tuple[datetime, int] | None:
+        """Up to which arrival the history is online, and how many rows it had up to there.
+
+        The mark lies beside the rows that it speaks of: a store that was emptied or replaced has none.
+        """
+        found = self._online.get_meta(mark)
+        if found is None or next(self._online.scan(_namespace(view)), None) is None:
+            return None
+        micros, rows = found.decode().split()
+        return moment_of(int(micros)), int(rows)
+
+    def _news(self, name: str, published: tuple[datetime, int] | None) -> tuple[str, datetime, int] | None:
+        """A condition for what came since, up to which arrival, and how many rows there are up to that.
+
+        Arrivals are no sequence: a slow writer's rows can come after the mark with a time before it, or
+        with the same. Then the history has another number of rows up to the mark than it had, and all of
+        it is news: publishing twice changes nothing. Rows are counted before they are read, so that one
+        that comes in between is looked at next time.
+        """
+        since = None
+        if (
+            published is not None
+            and self._offline.count(name, f"ingested_at <= {_literal(published[0])}") == published[1]
+        ):
+            since = f"ingested_at > {_literal(published[0])}"
+        if self._offline.count(name, since) == 0:
+            return None
+        arrivals = (
+            pc.max(batch["ingested_at"]).as_py() for batch in self._offline.batches(name, ["ingested_at"], since)
+        )
+        until = max(one for one in arrivals if one is not None)
+        upto = f"ingested_at <= {_literal(until)}"
+        return (f"{since} AND {upto}" if since else upto), until, self._offline.count(name, upto)
+
+    def _publish(self, view: FeatureView, where: str) -> tuple[int, int]:
+        name, keys = view_table(view), list(view.entity.keys)
+        written = late = 0
+        if self._offline.count(name, where) == 0:
+            return 0, 0
+        columns = [*keys, "event_timestamp", "created_timestamp", *(one.name for one in view.stored)]
+        for batch in self._offline.batches(name, columns, where):
+            for start in range(0, batch.num_rows, _ROWS_PER_STEP):
+                table = pa.Table.from_batches([batch.slice(start, _ROWS_PER_STEP)])
+                done = self._publish_step(view, _newest_of_each(table, keys))
+                written, late = written + done[0], late + done[1]
+        return written, late
+
+    def _publish_step(self, view: FeatureView, table: pa.Table) -> tuple[int, int]:
         keys = list(zip(*(table[key].to_pylist() for key in view.entity.keys), strict=True))
         stamps = [table[name].cast(pa.int64()).to_numpy() for name in ("event_timestamp", "created_timestamp")]
         payloads = encode_columns(table, list(view.stored))
-        done = self._online.write_columns(namespace, keys, stamps[0], stamps[1], payloads)
+        done = self._online.write_columns(_namespace(view), keys, stamps[0], stamps[1], payloads)
         return done.accepted, done.late
 
     def withdraw(self, view: FeatureView, present: Iterable[Key]) -> int:
@@ -218,99 +329,102 @@ class Features:
         release: int = 0,
     ) -> OnlineAnswer:
         """The features of these entities, row by row as asked; duplicates keep their places."""
-        wanted = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in refs]
-        if not wanted:
-            message = "no features were asked for; name some as VIEW:FEATURE"
-            raise RequestError(message)
-        for ref in wanted:
-            self.catalog.check(ref)
-        rows = _row_count(entities, inputs or {})
-        read = self._read(_stored_refs(wanted, self.catalog), entities, rows)
-        for ref in wanted:
-            if ref.view in self.catalog.on_demand and str(ref) not in read.columns:
-                self._on_demand(self.catalog.on_demand[ref.view], read, inputs or {}, rows)
-        names = [str(ref) for ref in wanted]
+        plan = self._plan(_hashable(refs))
+        asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
+        given = {name: _listed(f"inputs.{name}", values) for name, values in inputs.items()} if inputs else {}
+        rows = _row_count(asked, given)
+        read = _Read({}, {}, {})
+        now = _micros(self._clock())
+        for group in plan.groups:
+            self._read(group, asked, now, read)
+        for view in plan.on_demand:
+            _compute_on_demand(view, plan, read, given, rows)
         return OnlineAnswer(
             release,
-            {**{key: list(values) for key, values in entities.items()}, **{name: read.columns[name] for name in names}},
-            {name: read.statuses[name] for name in names},
-            {name: read.times[name] for name in names},
+            {**asked, **{name: read.columns[key] for name, key in plan.outputs}},
+            {name: read.statuses[key] for name, key in plan.outputs},
+            {name: read.times[key] for name, key in plan.outputs},
+            wide=plan.wide,
         )
 
-    def _read(self, refs: Sequence[FeatureRef], entities: Mapping[str, Sequence[Any]], rows: int) -> _Read:
-        out = _Read({}, {}, {})
-        now = _micros(self._clock())
-        groups: dict[tuple[str, int | None], list[FeatureRef]] = {}
-        for ref in refs:
-            groups.setdefault((ref.view, ref.version), []).append(ref)
-        for (name, version), members in groups.items():
-            view = self.catalog.view(name, version)
-            keys = _keys(view, entities, rows)
-            stored = self._online.read(_namespace(view), keys)
-            found = columns_of(stored, [one.feature for one in members], ttl=view.ttl, now_micros=now)
-            times = [None if one is None else moment_of(one) for one in found.event_micros]
-            for ref in members:
-                out.columns[str(ref)] = found.columns[ref.feature]
-                out.statuses[str(ref)] = found.statuses[ref.feature]
-                out.times[str(ref)] = times
-        return out
-
-    def _on_demand(self, view: OnDemandView, read: _Read, inputs: Mapping[str, Sequence[Any]], rows: int) -> None:
-        missing = [name for name in view.inputs if name not in inputs]
-        if missing:
-            message = f"{view.name} needs the request input {', '.join(missing)}{nearest(missing[0], inputs)}"
-            raise RequestError(message)
-        given = {ref.feature: read.columns[str(ref)] for ref in view.reads}
-        given |= {name: list(inputs[name]) for name in view.inputs}
-        made = [view.function(**{name: column[row] for name, column in given.items()}) for row in range(rows)]
-        times = [_oldest([read.times[str(ref)][row] for ref in view.reads]) for row in range(rows)]
-        for name in view.features:
-            column = [one.get(name) for one in made]
-            key = f"{view.name}:{name}"
-            read.columns[key] = column
-            read.statuses[key] = [Status.NULL if one is None else Status.PRESENT for one in column]
-            read.times[key] = times
+    def _read(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
+        stored = self._online.read(group.namespace, _keys(group.view, entities))
+        found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
+        times = [None if one is None else moment_of(one) for one in found.event_micros]
+        for name in group.features:
+            key = f"{group.namespace}:{name}"
+            out.columns[key] = found.columns[name]
+            out.statuses[key] = found.statuses[name]
+            out.times[key] = times
 
     # -- activity
 
     def seen(self, user_id: str, *, request_id: str, at: datetime) -> None:
-        """One more question of this user is counted; the same request counts once."""
+        """One more question of this user is counted; the same request counts once.
+
+        What else the view says about the user stays as it was, as long as it has not expired.
+        """
         view = self.catalog.latest.get("user_activity")
-        if view is None:
+        if view is None or len(view.entity.keys) != 1:
             return
         (row,) = self._online.read(_namespace(view), [(user_id,)])
-        (count,) = columns_of([row], ["session_queries_count"], ttl=view.ttl, now_micros=_micros(at)).columns.values()
-        values = {"session_queries_count": (count[0] or 0) + 1, "last_active": at}
+        names = [one.name for one in view.stored]
+        found = columns_of([row], names, ttl=view.ttl, now_micros=_micros(at))
+        values = {name: column[0] for name, column in found.columns.items() if column[0] is not None}
+        counted = {"session_queries_count": values.get("session_queries_count", 0) + 1, "last_active": at}
+        values |= {name: value for name, value in counted.items() if name in view.features}
         stamp = _micros(at)
-        event = OnlineRow(stamp, stamp, encode_payload(values), request_id.encode())
-        self._online.write(_namespace(view), [((user_id,), event)], journal=True)
+        # A request id is only as unique as its client makes it: two users may send the same.
+        event_id = digest([user_id, request_id]).encode()
+        self._online.write(
+            _namespace(view), [((user_id,), OnlineRow(stamp, stamp, encode_payload(values), event_id))], journal=True
+        )
 
     def drain(self, *, limit: int = 10_000) -> int:
-        """Journalled rows are in their histories, and only then gone from the journal; returns how many."""
+        """Journalled rows are in their histories, and only then gone from the journal; returns how many.
+
+        Rows that no longer fit their view are rejects. Rows of a view that is no longer declared stay in
+        the journal, and an error names the view.
+        """
         moved = 0
         while entries := self._online.journal_read(limit):
-            by_view: dict[str, list[dict[str, Any]]] = {}
-            for entry in entries:
-                by_view.setdefault(entry.namespace, []).append(self._journal_row(entry))
-            for namespace, rows in by_view.items():
-                name, version = namespace.split("@")
-                view = self.catalog.view(name, int(version))
-                self.record(view, check_rows(view, rows, now=self._clock()).table)
+            waiting = self._drain_step(entries)
+            if waiting:
+                known = [_namespace(view) for view in self.catalog.views.values()]
+                note = "; journalled rows wait for it: declare it again until they are drained"
+                raise UnknownViewError(waiting[0], known, note=note)
             self._online.journal_ack(entries[-1].sequence)
             moved += len(entries)
+            if len(entries) < limit:
+                break
         return moved
 
-    def _journal_row(self, entry: JournalEntry) -> dict[str, Any]:
-        name, version = entry.namespace.split("@")
-        view = self.catalog.view(name, int(version))
-        times = {"event_timestamp": moment_of(entry.row.event_micros), "created_timestamp": moment_of(entry.row.created_micros)}
-        event = {} if entry.row.event_id is None else {"event_id": entry.row.event_id.decode()}
-        return {**dict(zip(view.entity.keys, entry.key, strict=True)), **times, **event, **decode_payload(entry.row.payload)}
+    def _drain_step(self, entries: Sequence[JournalEntry]) -> list[str]:
+        """The entries are in their histories, except for those of the returned namespaces."""
+        views = {_namespace(view): view for view in self.catalog.views.values()}
+        grouped: dict[str, list[JournalEntry]] = {}
+        for entry in entries:
+            grouped.setdefault(entry.namespace, []).append(entry)
+        for namespace, members in grouped.items():
+            if namespace in views:
+                self._drain_view(views[namespace], members)
+        return sorted(set(grouped) - set(views))
+
+    def _drain_view(self, view: FeatureView, entries: Sequence[JournalEntry]) -> None:
+        rows = [_journal_row(view, one) for one in entries]
+        found = check_rows(view, rows, now=self._clock())
+        self.record(view, found.table)
+        bad: dict[str, str] = {}
+        for problem in found.problems:
+            uri = f"{_namespace(view)}#{entries[problem.row - 1].sequence}"
+            # The row is nowhere else: what is not personal of it is kept with the reason.
+            bad[uri] = bad[uri] if uri in bad else f"{problem.what}; row: {_public(view, rows[problem.row - 1])}"
+        self._reject("journal", bad, ())
 
     # -- marks
 
     def _mark(self, name: str) -> str | None:
-        row = self._logs.last("watermarks", f"name = '{name.replace(chr(39), chr(39) * 2)}'")
+        row = self._logs.last("watermarks", f"name = {quoted(name)}")
         return None if row is None else str(row["value"])
 
     def _set_mark(self, name: str, value: str) -> None:
@@ -344,63 +458,82 @@ class Features:
         }
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class _Read:
+    """What was read, by namespace and feature."""
+
     columns: dict[str, list[Any]]
     statuses: dict[str, list[Status]]
     times: dict[str, list[datetime | None]]
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Features that one read of one view answers."""
+
+    view: FeatureView
+    namespace: str
+    features: tuple[str, ...]
 
 
-def _sum(one: Recorded, other: Recorded) -> Recorded:
-    counts = (one.read + other.read, one.added + other.added, one.known + other.known)
-    return Recorded(one.view, *counts, problems=one.problems + other.problems)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What has to be read and computed for a list of references, and where each one's answer then is."""
+
+    outputs: tuple[tuple[str, str], ...]
+    groups: tuple[_Group, ...]
+    on_demand: tuple[OnDemandView, ...]
+    reads: Mapping[FeatureRef, str]
+    wide: frozenset[str]
 
 
-def _first_of_each(table: pa.Table) -> pa.Table:
-    """One row per event id: the first, in the order of arrival."""
-    numbered = table.append_column("place", pa.array(np.arange(table.num_rows)))
-    first = numbered.group_by("event_id").aggregate([("place", "min")])["place_min"]
-    return table.take(first.combine_chunks().sort())
-
-
-def _namespace(view: FeatureView) -> str:
-    return f"{view.name}@{view.version}"
-
-
-def _between(start: datetime | None, end: datetime | None) -> str:
-    bounds = []
-    if start is not None:
-        bounds.append(f"event_timestamp >= {_literal(start)}")
-    if end is not None:
-        bounds.append(f"event_timestamp < {_literal(end)}")
-    return " AND ".join(bounds)
-
-
-def _since(mark: str | None, online_rows: int) -> str | None:
-    """Everything when nothing is online yet: online rows are rebuilt from the history at any time."""
-    if mark is None or online_rows == 0:
-        return None
-    return f"ingested_at > {_literal(datetime.fromisoformat(mark))}"
-
-
-def _literal(moment: datetime) -> str:
-    return f"timestamp '{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
-
-
-def _stored_refs(wanted: Sequence[FeatureRef], catalog: Catalog) -> list[FeatureRef]:
-    """The stored features behind these: their own, and what on-demand views read."""
-    refs: dict[FeatureRef, None] = {}
+def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...]) -> _Plan:
+    wanted = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in refs]
+    if not wanted:
+        message = "no features were asked for; name some as VIEW:FEATURE"
+        raise RequestError(message)
     for ref in wanted:
-        view = catalog.on_demand.get(ref.view)
-        refs |= dict.fromkeys(view.reads if view else (ref,))
-    return list(refs)
+        catalog.check(ref)
+    stored = [ref for ref in wanted if ref.view not in catalog.on_demand]
+    made = {ref.view: catalog.on_demand[ref.view] for ref in wanted if ref.view in catalog.on_demand}
+    reads = {ref: ref for view in made.values() for ref in view.reads}
+    keys = {ref: _read_key(catalog, ref) for ref in (*stored, *reads)}
+    outputs = [(str(ref), keys.get(ref, f"{ref.view}:{ref.feature}")) for ref in wanted]
+    wide = [str(ref) for ref in wanted if _declared(catalog, ref)]
+    return _Plan(tuple(outputs), _groups(catalog, keys), tuple(made.values()), keys, frozenset(wide))
+
+
+def _declared(catalog: Catalog, ref: FeatureRef) -> bool:
+    view = catalog.on_demand.get(ref.view) or catalog.view(ref.view, ref.version)
+    return view.features[ref.feature].wide
+
+
+def _read_key(catalog: Catalog, ref: FeatureRef) -> str:
+    return f"{_namespace(catalog.view(ref.view, ref.version))}:{ref.feature}"
+
+
+def _groups(catalog: Catalog, refs: Iterable[FeatureRef]) -> tuple[_Group, ...]:
+    grouped: dict[str, tuple[FeatureView, dict[str, None]]] = {}
+    for ref in refs:
+        view = catalog.view(ref.view, ref.version)
+        grouped.setdefault(_namespace(view), (view, {}))[1][ref.feature] = None
+    return tuple(_Group(view, namespace, tuple(names)) for namespace, (view, names) in grouped.items())
+
+
+def _hashable(refs: Sequence[str | FeatureRef]) -> tuple[str | FeatureRef, ...]:
+    if isinstance(refs, str) or not all(isinstance(one, str | FeatureRef) for one in refs):
+        message = f"features {refs!r}: give a list of references, such as ['user_profile:expertise_level']"
+        raise RequestError(message)
+    return tuple(refs)
+
+
+def _listed(what: str, values: object) -> list[Any]:
+    if type(values) is list:
+        return values
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        message = f"{what} is {values!r}; give a list with one value for each row: [{values!r}]"
+        raise RequestError(message)
+    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _row_count(entities: Mapping[str, Sequence[Any]], inputs: Mapping[str, Sequence[Any]]) -> int:
@@ -413,21 +546,153 @@ def _row_count(entities: Mapping[str, Sequence[Any]], inputs: Mapping[str, Seque
     return next(iter(lengths.values()))
 
 
-def _keys(view: FeatureView, entities: Mapping[str, Sequence[Any]], rows: int) -> list[Key]:
+def _keys(view: FeatureView, entities: Mapping[str, Sequence[Any]]) -> list[Key]:
     columns = []
     for key, kind in zip(view.entity.keys, view.entity.types, strict=True):
         if key not in entities:
             message = f"{view.name} needs the key {key!r}{nearest(key, entities)}"
             raise RequestError(message)
         wanted = str if kind == "string" else int
-        for value in entities[key]:
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                message = f"key {key} is {value!r}, a {type(value).__name__}; {view.entity.name} is keyed by {kind}"
-                raise RequestError(message)
+        if {*map(type, entities[key])} - {wanted}:
+            _refuse_keys(view, key, kind, [one for one in entities[key] if type(one) is not wanted])
         columns.append(entities[key])
-    return list(zip(*columns, strict=True)) if columns else [()] * rows
+    return list(zip(*columns, strict=True))
+
+
+def _refuse_keys(view: FeatureView, key: str, kind: str, odd: Sequence[object]) -> None:
+    """Subclasses of the wanted type pass; anything else is an error that names the first."""
+    wanted = str if kind == "string" else int
+    for value in odd:
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            message = f"key {key} is {value!r}, a {type(value).__name__}; {view.entity.name} is keyed by {kind}"
+            raise RequestError(message)
+
+
+def _compute_on_demand(
+    view: OnDemandView, plan: _Plan, read: _Read, inputs: Mapping[str, list[Any]], rows: int
+) -> None:
+    """The view's features stand in `read`, computed from what is there and from the inputs."""
+    _check_inputs(view, inputs)
+    keys = [plan.reads[ref] for ref in view.reads]
+    given = {ref.feature: read.columns[key] for ref, key in zip(view.reads, keys, strict=True)}
+    given |= {name: inputs[name] for name in view.inputs}
+    made = [_called(view, {name: column[row] for name, column in given.items()}) for row in range(rows)]
+    times = [_oldest([read.times[key][row] for key in keys]) for row in range(rows)]
+    for name in view.features:
+        column = [one.get(name) for one in made]
+        key = f"{view.name}:{name}"
+        read.columns[key] = column
+        read.statuses[key] = [Status.NULL if one is None else Status.PRESENT for one in column]
+        read.times[key] = times
+
+
+def _check_inputs(view: OnDemandView, inputs: Mapping[str, list[Any]]) -> None:
+    missing = [name for name in view.inputs if name not in inputs]
+    if missing:
+        message = f"{view.name} needs the request input {', '.join(missing)}{nearest(missing[0], inputs)}"
+        raise RequestError(message)
+    for name, feature in view.inputs.items():
+        for row, value in enumerate(inputs[name], start=1):
+            wrong = check_value(feature, value)
+            if wrong is not None:
+                message = f"inputs.{name}, row {row}: {wrong}"
+                raise RequestError(message)
+
+
+def _called(view: OnDemandView, arguments: Mapping[str, Any]) -> Mapping[str, object]:
+    try:
+        made: object = view.function(**arguments)
+    except Exception as error:
+        # Only the kind of error: its text may hold a user's values.
+        message = f"on-demand view {view.name}: its function failed with {type(error).__name__}; mend the function"
+        raise DeclarationError(message) from error
+    if not isinstance(made, Mapping):
+        message = f"on-demand view {view.name}: its function gave {type(made).__name__}; return one value per feature"
+        raise DeclarationError(message)
+    return made
 
 
 def _oldest(times: Sequence[datetime | None]) -> datetime | None:
     known = [one for one in times if one is not None]
     return min(known) if known else None
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _sum(one: Recorded, other: Recorded) -> Recorded:
+    counts = (one.read + other.read, one.added + other.added, one.known + other.known)
+    return Recorded(one.view, *counts, problems=one.problems + other.problems)
+
+
+def _with_problems(total: Recorded, name: str, rejects: Mapping[int, str], *, word: str = "line") -> Recorded:
+    """Line 0 stands for the whole of the file."""
+    told = [f"{name}, {word} {line}: {why}" if line else f"{name}: {why}" for line, why in sorted(rejects.items())]
+    return Recorded(total.view, total.read, total.added, total.known, tuple(told))
+
+
+def _shape(view: FeatureView) -> list[str]:
+    """What of the declaration decides which rows fit."""
+    return [*view.entity.keys, *view.entity.types, *(repr(one.without_prose()) for one in view.stored)]
+
+
+def _computed(view: FeatureView, made: object) -> pa.Table:
+    if isinstance(made, pa.Table):
+        return made
+    try:
+        return pa.Table.from_pandas(made, preserve_index=False)
+    except (pa.ArrowException, AttributeError, TypeError) as error:
+        message = f"feature view {view.name}: compute gave {type(made).__name__}, no Arrow table or data frame: {error}"
+        raise DeclarationError(message) from error
+
+
+def _first_of_each(table: pa.Table) -> pa.Table:
+    """One row per event id: the first, in the order of arrival."""
+    numbered = table.append_column("place", pa.array(np.arange(table.num_rows)))
+    first = numbered.group_by("event_id").aggregate([("place", "min")])["place_min"]
+    return table if len(first) == table.num_rows else table.take(first.combine_chunks().sort())
+
+
+def _newest_of_each(table: pa.Table, keys: list[str]) -> pa.Table:
+    """One row per entity: the newest event, then the one created last, then the one that came last."""
+    numbered = table.select([*keys, "event_timestamp", "created_timestamp"])
+    numbered = numbered.append_column("place", pa.array(np.arange(table.num_rows)))
+    by_time = [(name, "ascending") for name in ("event_timestamp", "created_timestamp", "place")]
+    newest = numbered.sort_by(by_time).group_by(keys, use_threads=False).aggregate([("place", "last")])["place_last"]
+    return table if len(newest) == table.num_rows else table.take(newest.combine_chunks().sort())
+
+
+def _namespace(view: FeatureView) -> str:
+    return f"{view.name}@{view.version}"
+
+
+def _between(start: datetime | None, end: datetime | None) -> str:
+    if start is not None and end is not None and rfc3339(start) and rfc3339(end) and start >= end:
+        message = f"start {rfc3339(start)} is not before end {rfc3339(end)}; no event lies between them"
+        raise RequestError(message)
+    bounds = [] if start is None else [f"event_timestamp >= {_literal(start)}"]
+    bounds += [] if end is None else [f"event_timestamp < {_literal(end)}"]
+    return " AND ".join(bounds)
+
+
+def _literal(moment: datetime) -> str:
+    if moment.tzinfo is None:
+        message = f"{moment.isoformat()} has no time zone; add one, for example +00:00"
+        raise RequestError(message)
+    return f"timestamp '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'microseconds')}'"
+
+
+def _journal_row(view: FeatureView, entry: JournalEntry) -> dict[str, Any]:
+    times = {
+        "event_timestamp": moment_of(entry.row.event_micros),
+        "created_timestamp": moment_of(entry.row.created_micros),
+    }
+    event = {} if entry.row.event_id is None else {"event_id": entry.row.event_id.decode()}
+    keys = dict(zip(view.entity.keys, entry.key, strict=True))
+    return {**keys, **times, **event, **decode_payload(entry.row.payload)}
+
+
+def _public(view: FeatureView, row: Mapping[str, Any]) -> str:
+    personal = {one.name for one in view.features.values() if one.pii}
+    return dumps({name: value for name, value in row.items() if name not in personal})

@@ -76,7 +76,11 @@ def _by_view(refs: Sequence[FeatureRef], catalog: Catalog) -> Iterator[tuple[Fea
 
 
 def _join(
-    entities: pa.Table, view: FeatureView, refs: Sequence[FeatureRef], offline: OfflineStore, as_known_at: datetime | None
+    entities: pa.Table,
+    view: FeatureView,
+    refs: Sequence[FeatureRef],
+    offline: OfflineStore,
+    as_known_at: datetime | None,
 ) -> pa.Table:
     return asof.join(
         entities,

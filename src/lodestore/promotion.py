@@ -71,7 +71,9 @@ def _publish(project: Project, changes: Mapping[Slot, Any], base: Release, **why
         shown = ", ".join(str(slot) for slot in changes)
         message = f"{shown}: live already in release {base.generation}; nothing was changed"
         raise RefusedError(message)
-    return project.releases.publish(changes, action=why["action"], author=why["author"], reason=why["reason"], base=base)
+    return project.releases.publish(
+        changes, action=why["action"], author=why["author"], reason=why["reason"], base=base
+    )
 
 
 def _free(project: Project, changes: Mapping[Slot, Any], author: str, reason: str) -> None:
@@ -95,7 +97,9 @@ def activate(
     value = {project.templates.get(template_id, version).version: weight for version, weight in weights.items()}
     base = project.releases.live()
     with project.locks.writer("activating a template"):
-        return _publish(project, {Slot("template", template_id): value}, base, action="promote", author=author, reason=reason)
+        return _publish(
+            project, {Slot("template", template_id): value}, base, action="promote", author=author, reason=reason
+        )
 
 
 def rollback_template(project: Project, template_id: str, *, author: str, reason: str = "") -> Release:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.chunking import embedded_text, hash_text, whole
+from lodestore.chunking import hash_text, whole
 from lodestore.corpus import retire
-from lodestore.errors import FingerprintError
+from lodestore.errors import FingerprintError, LodestoreError, ModelError
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import Clock, Embedder, OfflineStore, Progress
-from lodestore.tables import FILTERABLE, chunk_table, embedding_schema, in_list, quoted, retired
+from lodestore.tables import CHUNKS, DOCUMENTS, FILTERABLE, chunk_table, embedding_schema, in_list, retired
 from lodestore.vectors import checked, norms
 
 __all__ = ["Difference", "Filled", "Filling", "batches_by_length", "difference"]
@@ -26,6 +26,14 @@ _WINDOW = 20_000
 # At most this many rows, or this many seconds of work, are lost by a crash.
 _ROWS_PER_COMMIT = 4_096
 _SECONDS_PER_COMMIT = 1.0
+# Up to this many rows are asked for by id; for more, one pass over the table is quicker.
+_ASKED_BY_ID = 1_000
+_IDS_PER_QUESTION = 500
+
+_CHUNK_HASHES = pa.schema(
+    [CHUNKS.field(name) for name in ("chunk_id", "document_id", "content_hash", "document_hash", "start", "n_tokens")]
+)
+_TITLES = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "title", "content_hash")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Filled:
 
 @dataclass(slots=True)
 class _Tally:
+    of: int
     embedded: int = 0
     reused: int = 0
     tokens: int = 0
@@ -73,7 +82,7 @@ def batches_by_length(lengths: Sequence[int], *, budget: int) -> Iterator[list[i
     """
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
-        longest = lengths[batch[0]] if batch else lengths[place]
+        longest = max(1, lengths[batch[0]] if batch else lengths[place])
         if batch and longest * (len(batch) + 1) > budget:
             yield batch
             batch = []
@@ -85,23 +94,35 @@ def batches_by_length(lengths: Sequence[int], *, budget: int) -> Iterator[list[i
 def wanted_rows(store: OfflineStore, version: EmbeddingVersion) -> pa.Table:
     """Every row that the version should hold: ids and hashes, without texts."""
     if whole(version.chunker):
-        table = store.read("documents", ["document_id", "title", "content_hash"])
-        titled = table.filter(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(table["title"])), 0))
-        ids = titled["document_id"]
-        hashes = pa.array([hash_text(title) for title in titled["title"].to_pylist()], pa.string())
-        row_hashes = pc.binary_join_element_wise(hashes, titled["content_hash"], "|")
-        count = pa.array(np.full(len(ids), 16, dtype=np.int64))
-    else:
-        table = store.read(
-            chunk_table(version.chunker),
-            ["chunk_id", "document_id", "content_hash", "document_hash", "start", "n_tokens"],
-        )
-        ids, hashes, count = table["chunk_id"], table["content_hash"], table["n_tokens"]
-        start = table["start"].cast(pa.string())
-        row_hashes = pc.binary_join_element_wise(hashes, table["document_hash"], start, "|")
-    documents = titled["document_id"] if whole(version.chunker) else table["document_id"]
-    names = ["row_id", "document_id", "content_hash", "row_hash", "n_tokens"]
-    return pa.table([ids, documents, hashes, row_hashes, count], names=names)
+        return _title_rows(_read(store, "documents", _TITLES))
+    return _chunk_rows(_read(store, chunk_table(version.chunker), _CHUNK_HASHES))
+
+
+def _read(store: OfflineStore, name: str, schema: pa.Schema) -> pa.Table:
+    table = store.read(name, schema.names)
+    return table if table.num_rows else schema.empty_table()
+
+
+def _title_rows(documents: pa.Table) -> pa.Table:
+    """What is embedded of documents whose titles are embedded; those without a title are left out."""
+    titles = documents["title"].fill_null("")
+    rows = documents.filter(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(titles)), 0))
+    hashes = pa.array([hash_text(title) for title in rows["title"].to_pylist()], pa.string())
+    row_hashes = pc.binary_join_element_wise(hashes, rows["content_hash"], "|")
+    # About three characters make a token; only which title is longer than which matters.
+    tokens = pc.add(pc.divide(pc.utf8_length(rows["title"]).cast(pa.int64()), 3), 3)
+    return pa.table([rows["document_id"], rows["document_id"], hashes, row_hashes, tokens], names=_ROW)
+
+
+def _chunk_rows(chunks: pa.Table) -> pa.Table:
+    """What is embedded of chunks. The row's hash tells everything that its row holds: text, document, place."""
+    start = chunks["start"].cast(pa.string())
+    row_hashes = pc.binary_join_element_wise(chunks["content_hash"], chunks["document_hash"], start, "|")
+    columns = [chunks["chunk_id"], chunks["document_id"], chunks["content_hash"], row_hashes, chunks["n_tokens"]]
+    return pa.table(columns, names=_ROW)
+
+
+_ROW = ["row_id", "document_id", "content_hash", "row_hash", "n_tokens"]
 
 
 def difference(store: OfflineStore, version: EmbeddingVersion) -> Difference:
@@ -110,12 +131,132 @@ def difference(store: OfflineStore, version: EmbeddingVersion) -> Difference:
     have = store.read(version.table, ["row_id", "row_hash"])
     if not have.num_rows:
         return Difference(wanted.num_rows, wanted, (), ())
-    same = pc.is_in(wanted["row_hash"], have["row_hash"])
-    known = pc.is_in(wanted["row_id"], have["row_id"])
-    write = wanted.filter(pc.invert(pc.and_(same, known)))
-    changed = wanted.filter(pc.and_(known, pc.invert(same)))
-    remove = have.filter(pc.invert(pc.is_in(have["row_id"], wanted["row_id"])))
+    place = pc.index_in(wanted["row_id"], have["row_id"].combine_chunks())
+    same = pc.equal(wanted["row_hash"], have["row_hash"].take(place)).fill_null(fill_value=False)
+    changed = wanted.filter(pc.and_(pc.is_valid(place), pc.invert(same)))
+    remove = have.filter(pc.invert(pc.is_in(have["row_id"], wanted["row_id"].combine_chunks())))
+    write = wanted.filter(pc.invert(same))
     return Difference(wanted.num_rows, write, tuple(remove["row_id"].to_pylist()), tuple(changed["row_id"].to_pylist()))
+
+
+class _Contents:
+    """The rows to write, with their texts and what is copied from their documents, a window at a time.
+
+    One pass over the texts, in the order of their table, so that a document is looked up once. A
+    row whose document or chunk has changed since the difference was taken is left to the next run.
+    """
+
+    def __init__(self, store: OfflineStore, version: EmbeddingVersion, write: pa.Table) -> None:
+        self._store = store
+        self._titles = whole(version.chunker)
+        self._table = "documents" if self._titles else chunk_table(version.chunker)
+        self._key = "document_id" if self._titles else "chunk_id"
+        self._ids = write["row_id"].combine_chunks()
+        self._hashes = write["row_hash"].combine_chunks()
+
+    def windows(self) -> Iterator[pa.Table]:
+        for piece in self._pieces():
+            rows = piece.filter(pc.is_in(piece[self._key], self._ids))
+            made = self._of_titles(rows) if self._titles else self._of_chunks(rows)
+            made = made.filter(pc.is_in(made["row_hash"], self._hashes))
+            if made.num_rows:
+                yield made.select(_CONTENT.names).cast(_CONTENT).combine_chunks()
+
+    def _pieces(self) -> Iterator[pa.Table]:
+        columns = [*FILTERABLE, "content_hash"] if self._titles else [*_CHUNK_HASHES.names, "end", "text"]
+        if not len(self._ids):
+            return
+        few = len(self._ids) <= _ASKED_BY_ID
+        where = in_list(self._key, self._ids.to_pylist()) if few else None
+        waiting: list[pa.RecordBatch] = []
+        for batch in self._store.batches(self._table, columns, where):
+            waiting.append(batch)
+            if sum(one.num_rows for one in waiting) >= _WINDOW:
+                yield pa.Table.from_batches(waiting)
+                waiting = []
+        if waiting:
+            yield pa.Table.from_batches(waiting)
+
+    def _of_titles(self, documents: pa.Table) -> pa.Table:
+        rows = _title_rows(documents)
+        copied = documents.filter(pc.is_in(documents["document_id"], rows["row_id"].combine_chunks()))
+        made = {name: copied[name] for name in FILTERABLE} | {name: rows[name] for name in rows.column_names}
+        length = pc.utf8_length(copied["title"]).cast(pa.int64())
+        made |= {
+            "text": copied["title"],
+            "embedded": copied["title"],
+            "start": pc.subtract(length, length),
+            "end": length,
+        }
+        return pa.table(made)
+
+    def _of_chunks(self, chunks: pa.Table) -> pa.Table:
+        documents = self._documents(chunks["document_id"].unique().to_pylist())
+        place = pc.index_in(chunks["document_id"], documents["document_id"])
+        current = pc.equal(chunks["document_hash"], documents["content_hash"].take(place)).fill_null(fill_value=False)
+        chunks, place = chunks.filter(current), place.filter(current)
+        rows = _chunk_rows(chunks)
+        made = {name: documents[name].take(place) for name in FILTERABLE}
+        made |= {name: rows[name] for name in rows.column_names}
+        made |= {name: chunks[name] for name in ("text", "start", "end")}
+        return pa.table(made | {"embedded": _embedded_texts(made["title"], chunks["text"])})
+
+    def _documents(self, ids: Sequence[str]) -> pa.Table:
+        schema = pa.schema([DOCUMENTS.field(name) for name in (*FILTERABLE, "content_hash")])
+        found = [
+            self._store.read("documents", schema.names, in_list("document_id", ids[start : start + _IDS_PER_QUESTION]))
+            for start in range(0, len(ids), _IDS_PER_QUESTION)
+        ]
+        return pa.concat_tables([schema.empty_table(), *(one.cast(schema) for one in found)]).combine_chunks()
+
+
+def _embedded_texts(titles: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`chunking.embedded_text`, for whole columns."""
+    titles, texts = titles.cast(pa.large_string()).fill_null(""), texts.cast(pa.large_string())
+    joined = pc.binary_join_element_wise(titles, texts, pa.scalar("\n", pa.large_string()))
+    return pc.if_else(pc.equal(titles, ""), texts, joined)
+
+
+class _Known:
+    """Vectors that a table of the same fingerprint holds, found by the hash of their text."""
+
+    def __init__(self, store: OfflineStore, version: EmbeddingVersion, tables: Sequence[str], wanted: pa.Table) -> None:
+        self._store = store
+        self._version = version
+        self._held = {name: self._common(name, wanted["content_hash"].combine_chunks()) for name in tables}
+        counts = pc.value_counts(wanted["content_hash"].combine_chunks())
+        self._repeated = set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
+
+    def _common(self, name: str, wanted: pa.Array) -> set[str]:
+        hashes = self._store.read(name, ["content_hash"])["content_hash"]
+        return set(hashes.filter(pc.is_in(hashes, wanted)).unique().to_pylist()) if len(hashes) else set()
+
+    def note(self, rows: pa.Table) -> None:
+        """The rows are in the version's table. Texts that come again in a later window will be found there."""
+        own = self._held.setdefault(self._version.table, set())
+        own.update(self._repeated.intersection(rows["content_hash"].to_pylist()) if self._repeated else ())
+
+    def find(self, hashes: Sequence[str]) -> dict[str, np.ndarray]:
+        """The vectors of these texts, where some table has them."""
+        found: dict[str, np.ndarray] = {}
+        for name, held in self._held.items():
+            needed = [one for one in hashes if one in held and one not in found] if held else []
+            for batch in self._rows(name, needed):
+                vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+                rows = vectors.reshape(batch.num_rows, self._version.dimension)
+                found.update(zip(batch["content_hash"].to_pylist(), rows, strict=True))
+        return found
+
+    def _rows(self, name: str, hashes: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        columns = ["content_hash", "vector"]
+        if len(hashes) > _ASKED_BY_ID:
+            among = pa.array(hashes, pa.string())
+            for batch in self._store.batches(name, columns):
+                yield batch.filter(pc.is_in(batch["content_hash"], among))
+            return
+        for start in range(0, len(hashes), _IDS_PER_QUESTION):
+            where = in_list("content_hash", hashes[start : start + _IDS_PER_QUESTION])
+            yield from self._store.batches(name, columns, where)
 
 
 class Filling:
@@ -142,20 +283,28 @@ class Filling:
         self._version = version
         self._embedder = embedder
         self._schema = embedding_schema(version.dimension)
-        self._donors = [name for table in same_fingerprint for name in (table, retired(table))]
+        self._donors = dict.fromkeys(
+            name for table in (version.table, *same_fingerprint) for name in (table, retired(table))
+        )
         self._clock = clock
         self._budget = batch_tokens
         self._progress = progress or (lambda _done, _of: None)
 
     def run(self) -> Filled:
-        """The table holds exactly the current rows. Run again after a crash, it does only what is left."""
+        """The table holds exactly the current rows. Run again after a crash, it does only what is left.
+
+        What is no longer in the corpus leaves even when the model fails: that needs no model.
+        """
         table = self._version.table
         self._store.ensure(table, self._schema, key="row_id")
         plan = difference(self._store, self._version)
-        tally = _Tally()
-        for window in _windows(plan.write):
-            self._fill_window(window, set(plan.changed), tally, plan.write.num_rows)
-        self._retire(plan.remove)
+        tally, changed = _Tally(plan.write.num_rows), set(plan.changed)
+        try:
+            known = _Known(self._store, self._version, tuple(self._donors), plan.write)
+            for window in _Contents(self._store, self._version, plan.write).windows():
+                self._fill_window(window, known, changed, tally)
+        finally:
+            self._retire(plan.remove)
         seconds = time.monotonic() - tally.started
         gone = len(plan.remove)
         return Filled(self._version.key, plan.wanted, tally.embedded, tally.reused, gone, tally.tokens, seconds)
@@ -172,28 +321,35 @@ class Filling:
             replaced=replaced,
         )
 
-    def _fill_window(self, window: pa.Table, changed: set[str], tally: _Tally, of: int) -> None:
-        rows = self._with_content(window)
-        known = self._cached(rows["content_hash"].unique())
-        pending: list[pa.Table] = []
-        reused = rows.filter(pc.is_in(rows["content_hash"], pa.array(list(known), pa.string())))
+    def _fill_window(self, rows: pa.Table, known: _Known, changed: set[str], tally: _Tally) -> None:
+        found = known.find(rows["content_hash"].unique().to_pylist())
+        held = pc.is_in(rows["content_hash"], pa.array(list(found), pa.string()))
+        reused = rows.filter(held)
         if reused.num_rows:
-            vectors = np.stack([known[one] for one in reused["content_hash"].to_pylist()])
+            vectors = np.stack([found[one] for one in reused["content_hash"].to_pylist()])
             self._commit([self._finished(reused, vectors)], changed)
             tally.reused += reused.num_rows
-            tally.done += reused.num_rows
-        missing = rows.filter(pc.invert(pc.is_in(rows["content_hash"], pa.array(list(known), pa.string()))))
+            self._tell(reused.num_rows, tally)
+        missing = rows.filter(pc.invert(held)).combine_chunks()
+        pending: list[pa.Table] = []
         started = time.monotonic()
-        waiting = 0
-        for batch in self._embedded(missing, tally):
-            pending.append(batch)
-            waiting += batch.num_rows
-            tally.done += batch.num_rows
-            self._progress(tally.done, of)
-            if waiting >= _ROWS_PER_COMMIT or time.monotonic() - started >= _SECONDS_PER_COMMIT:
-                self._commit(pending, changed)
-                pending, waiting, started = [], 0, time.monotonic()
+        try:
+            for batch in self._embedded(missing, tally):
+                pending.append(batch)
+                self._tell(batch.num_rows, tally)
+                waiting = sum(one.num_rows for one in pending)
+                if waiting >= _ROWS_PER_COMMIT or time.monotonic() - started >= _SECONDS_PER_COMMIT:
+                    self._commit(pending, changed)
+                    pending, started = [], time.monotonic()
+        except ModelError:
+            self._commit(pending, changed)  # the batches before the bad one are sound
+            raise
         self._commit(pending, changed)
+        known.note(missing)
+
+    def _tell(self, rows: int, tally: _Tally) -> None:
+        tally.done += rows
+        self._progress(tally.done, tally.of)
 
     def _embedded(self, rows: pa.Table, tally: _Tally) -> Iterator[pa.Table]:
         """The rows with their vectors, a batch at a time; equal texts are embedded once."""
@@ -202,68 +358,25 @@ class Filling:
         for places in batches_by_length(lengths, budget=self._budget):
             batch = rows.take(places)
             hashes = batch["content_hash"].to_pylist()
-            texts = dict(zip(hashes, batch["embedded"].to_pylist(), strict=True))
-            new = {one: text for one, text in texts.items() if one not in seen}
+            texts = zip(hashes, batch["embedded"].to_pylist(), strict=True)
+            new = {one: text for one, text in texts if one not in seen}
             if new:
-                vectors = checked(
-                    self._embedder.embed_documents(list(new.values())),
-                    texts=len(new),
-                    dimension=self._version.dimension,
-                    label=self._version.label,
-                )
-                seen.update(zip(new, vectors, strict=True))
+                seen.update(zip(new, self._vectors(list(new.values())), strict=True))
             tally.embedded += len(new)
             tally.reused += len(hashes) - len(new)
             tally.tokens += sum(lengths[place] for place in places)
             yield self._finished(batch, np.stack([seen[one] for one in hashes]))
 
-    def _with_content(self, window: pa.Table) -> pa.Table:
-        """The rows with their texts and the columns that are copied from their documents."""
-        documents = self._documents(window["document_id"].unique().to_pylist())
-        texts = self._texts(window["row_id"].to_pylist(), documents)
-        out = []
-        for row in window.to_pylist():
-            document = documents[row["document_id"]]
-            title = document["title"] or ""
-            text, start, end = texts[row["row_id"]]
-            embedded = title if whole(self._version.chunker) else embedded_text(title, text)
-            out.append({**row, **document, "text": text, "start": start, "end": end, "embedded": embedded})
-        return pa.Table.from_pylist(out, schema=_CONTENT)
-
-    def _documents(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, object]]:
-        found: dict[str, Mapping[str, object]] = {}
-        for start in range(0, len(ids), 500):
-            where = in_list("document_id", ids[start : start + 500])
-            for row in self._store.read("documents", list(FILTERABLE), where).to_pylist():
-                found[row["document_id"]] = row
-        return found
-
-    def _texts(
-        self, ids: Sequence[str], documents: Mapping[str, Mapping[str, object]]
-    ) -> dict[str, tuple[str, int, int]]:
-        if whole(self._version.chunker):
-            return {one: (str(row["title"]), 0, len(str(row["title"]))) for one, row in documents.items()}
-        wanted = pa.array(ids, pa.string())
-        found: dict[str, tuple[str, int, int]] = {}
-        table = chunk_table(self._version.chunker)
-        for batch in self._store.batches(table, ["chunk_id", "text", "start", "end"]):
-            rows = batch.filter(pc.is_in(batch["chunk_id"], wanted)).to_pylist()
-            found.update({row["chunk_id"]: (row["text"], row["start"], row["end"]) for row in rows})
-        return found
-
-    def _cached(self, hashes: pa.Array) -> dict[str, np.ndarray]:
-        """Vectors of these texts that some table of the same fingerprint already holds."""
-        known: dict[str, np.ndarray] = {}
-        condition = f"fingerprint = {quoted(self._version.fingerprint)}"
-        for name in self._donors:
-            if self._store.count(name) == 0:
-                continue
-            for batch in self._store.batches(name, ["content_hash", "vector"], condition):
-                hit = batch.filter(pc.is_in(batch["content_hash"], hashes))
-                vectors = hit["vector"].flatten().to_numpy(zero_copy_only=False)
-                rows = vectors.reshape(hit.num_rows, self._version.dimension)
-                known.update(zip(hit["content_hash"].to_pylist(), rows, strict=True))
-        return known
+    def _vectors(self, texts: list[str]) -> np.ndarray:
+        label, dimension = self._version.label, self._version.dimension
+        try:
+            made = self._embedder.embed_documents(texts)
+        except LodestoreError:
+            raise
+        except Exception as error:
+            message = f"{label} failed on a batch of {len(texts)} texts: {type(error).__name__}: {error}"
+            raise ModelError(message) from error
+        return checked(made, texts=len(texts), dimension=dimension, label=label)
 
     def _finished(self, rows: pa.Table, vectors: np.ndarray) -> pa.Table:
         now = self._clock()
@@ -303,13 +416,6 @@ _CONTENT = pa.schema(
         *FILTERABLE.items(),
     ]
 )
-
-
-def _windows(rows: pa.Table) -> Iterator[pa.Table]:
-    """Pieces of bounded size, rows of like length together."""
-    order = rows.take(pc.sort_indices(rows, [("n_tokens", "descending")])) if rows.num_rows else rows
-    for start in range(0, order.num_rows, _WINDOW):
-        yield order.slice(start, _WINDOW)
 
 
 def still_visible(moment: datetime) -> str:

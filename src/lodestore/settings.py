@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import tomllib
@@ -11,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from lodestore.chunking import ChunkOptions
 from lodestore.documents import DocumentSource
@@ -19,13 +20,35 @@ from lodestore.errors import LodestoreError, SettingsError, nearest
 from lodestore.events import EventSource
 from lodestore.gate import GateOptions
 from lodestore.models import EmbeddingModel
+from lodestore.spec import checked_name
 
 __all__ = ["DEFAULT_PORT", "Settings", "load"]
 
 FILE = "lodestore.toml"
 PREFIX = "LODESTORE_"
 DEFAULT_PORT = 7373
-_OWN = frozenset({"LODESTORE_CONFIG", "LODESTORE_HOME"})
+# Variables of that prefix that are no settings.
+_OWN = frozenset({"LODESTORE_CONFIG", "LODESTORE_HOME", "LODESTORE_DEBUG"})
+_MASK = "***"
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+
+Tree: TypeAlias = Any
+"""What TOML holds: a table, a list, text, a number, true or false."""
+
+
+class _Written(str):
+    """Text that stands for a value of any type: from a variable, which has no other."""
+
+    __slots__ = ()
+
+
+def _within(setting: str, value: float, lowest: float, highest: float = math.inf) -> None:
+    if not lowest <= value <= highest:
+        wanted = f"at least {lowest}" if math.isinf(highest) else f"{lowest} to {highest}"
+        message = f"{setting} is {value}; {wanted} is expected"
+        raise SettingsError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +57,10 @@ class StoreOptions:
 
     uri: str = ".lodestore"
     lock_wait: float = 60.0
-    storage: Mapping[str, str] = field(default_factory=dict)
+    storage: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        _within("lock_wait", self.lock_wait, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +79,18 @@ class EmbeddingOptions:
     models: tuple[EmbeddingModel, ...] = ()
     batch_tokens: int = 8192
 
+    def __post_init__(self) -> None:
+        _within("batch_tokens", self.batch_tokens, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class ReleaseOptions:
     """`[release]`: how many predecessors of a slot are kept up to date."""
 
     keep: int = 1
+
+    def __post_init__(self) -> None:
+        _within("keep", self.keep, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +100,9 @@ class GoldenFiles:
     queries: str
     qrels: str
     name: str = "main"
+
+    def __post_init__(self) -> None:
+        checked_name(self.name, "golden set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +116,7 @@ class TemplateOptions:
 class OnlineOptions:
     """`[online]`: where online rows lie; `sync` makes an acknowledgement wait for the disk."""
 
-    url: str = "lmdb"
+    url: str = field(default="lmdb", repr=False, metadata={"shown": True})
     sync: bool = False
 
 
@@ -89,7 +124,7 @@ class OnlineOptions:
 class AlertOptions:
     """`[alerts]`: apprise URLs."""
 
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +135,10 @@ class ServeOptions:
     port: int = DEFAULT_PORT
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        _within("port", self.port, 0, 65_535)
+        _within("workers", self.workers, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
@@ -109,6 +148,10 @@ class ContextOptions:
     k: int = 6
     token_budget: int = 1500
     service: str | None = None
+
+    def __post_init__(self) -> None:
+        _within("k", self.k, 1)
+        _within("token_budget", self.token_budget, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +180,7 @@ class Settings:
     def store_uri(self) -> str:
         """The store's address: a URI as it is, a folder made absolute."""
         uri = self.store.uri
-        return uri if "://" in uri else str((self.home / uri).resolve())
+        return uri if "://" in uri else str((self.home / Path(uri).expanduser()).resolve())
 
     @property
     def local(self) -> Path:
@@ -145,48 +188,70 @@ class Settings:
         return Path(self.store_uri) if "://" not in self.store_uri else (self.home / ".lodestore").resolve()
 
     def flat(self) -> Iterator[tuple[str, Any, str]]:
-        """Each setting as (path, value, where it came from)."""
+        """Each setting as (path, value, where it came from). What is secret shows as `***`."""
         for path, value in _leaves(self, ""):
-            yield path, value, self.origins.get(path, "default")
+            yield path, value, _origin(self.origins, path)
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - settings are of every type
+def _origin(origins: Mapping[str, str], path: str) -> str:
+    """Where the setting, or the whole that it is part of, was set."""
+    while path:
+        if path in origins:
+            return origins[path]
+        path = path.rpartition(".")[0]
+    return "default"
+
+
+def _leaves(value: object, path: str, *, secret: bool = False) -> Iterator[tuple[str, Any]]:
     if is_dataclass(value) and not isinstance(value, type):
         for one in fields(value):
             if not one.metadata.get("hidden"):
-                yield from _leaves(getattr(value, one.name), f"{path}.{one.name}" if path else one.name)
+                yield from _leaves(getattr(value, one.name), _joined(path, one.name), secret=_is_secret(one))
     elif isinstance(value, tuple) and value and is_dataclass(value[0]):
         for one in value:
-            yield from _leaves(one, f"{path}.{_entry_name(one)}")
+            yield from _leaves(one, _joined(path, _label(one.name, getattr(one, "version", None))))
     elif isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield f"{path}.{key}", inner
+            yield _joined(path, key), _shown(inner, secret=secret)
     else:
-        yield path, value
+        yield path, _shown(value, secret=secret)
 
 
-def _entry_name(entry: Any) -> str:  # noqa: ANN401 - any of the array entries
-    name = str(entry.name)
-    version = getattr(entry, "version", None)
-    return f"{name}@{version}" if version else name
+def _is_secret(one: dataclasses.Field[Any]) -> bool:
+    return not one.repr and not one.metadata.get("shown")
+
+
+def _shown(value: object, *, secret: bool) -> object:
+    if secret and value:
+        return _MASK
+    return _PASSWORD.sub(rf"\1{_MASK}@", value) if isinstance(value, str) else value
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _label(name: object, version: object) -> str:
+    return f"{name}@{version}" if version else str(name)
+
+
+# Loading
 
 
 def load(path: Path | str | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of `path`, of LODESTORE_CONFIG, or of lodestore.toml in this folder or above it."""
     env = os.environ if environ is None else environ
     file = _find(Path(path) if path else None, env)
-    tree = _substituted(_parse(file), env, file.name)
-    origins: dict[str, str] = {}
-    for dotted, _ in _paths(tree):
-        origins[dotted] = file.name
+    tree = _listed(_parse(file))
+    origins = dict.fromkeys(_paths(tree), file.name)
     for word, value in sorted(env.items()):
         if word.startswith(PREFIX) and word not in _OWN:
             origins[_override(tree, word, value)] = word
     root = file.parent.resolve()
     home = Path(env["LODESTORE_HOME"]).expanduser() if env.get("LODESTORE_HOME") else root
-    built = _build(Settings, tree, "", file.name)
-    settings = dataclasses.replace(built, root=root, home=home.resolve(), origins=origins)
-    _unique(settings)
+    built = _build(Settings, _substituted(tree, env, file.name), "", file.name)
+    settings = dataclasses.replace(built, root=root, home=home.resolve(), origins=types.MappingProxyType(origins))
+    _unique(settings, file.name)
     return settings
 
 
@@ -195,7 +260,10 @@ def _find(path: Path | None, env: Mapping[str, str]) -> Path:
     if named is not None:
         file = named / FILE if named.is_dir() else named
         if not file.is_file():
-            message = f"settings file {file} does not exist; name another with LODESTORE_CONFIG or --config"
+            by = "" if path else " (from LODESTORE_CONFIG)"
+            message = (
+                f"settings file {file}{by} does not exist; name another, or make a project with: lodestore init DIR"
+            )
             raise SettingsError(message)
         return file.resolve()
     here = Path.cwd()
@@ -206,10 +274,14 @@ def _find(path: Path | None, env: Mapping[str, str]) -> Path:
     raise SettingsError(message)
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def _parse(file: Path) -> dict[str, Tree]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        message = f"{file}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise SettingsError(message) from error
+    except tomllib.TOMLDecodeError as error:
         message = f"{file} is not valid TOML: {error}"
         raise SettingsError(message) from error
     except OSError as error:
@@ -217,87 +289,143 @@ def _parse(file: Path) -> dict[str, Any]:
         raise SettingsError(message) from error
 
 
-def _substituted(value: Any, env: Mapping[str, str], where: str) -> Any:  # noqa: ANN401 - a TOML tree
+def _listed(tree: dict[str, Tree]) -> dict[str, Tree]:
+    """The same tree with a plain table `[golden]` as the array of one that it stands for."""
+    hints = typing.get_type_hints(Settings)
+    arrays = {one for one in _known(Settings) if typing.get_origin(hints[one]) is tuple}
+    return {key: [inner] if key in arrays and isinstance(inner, dict) else inner for key, inner in tree.items()}
+
+
+def _entry_label(entry: Mapping[str, Tree]) -> str:
+    return _label(entry.get("name", "main"), entry.get("version"))
+
+
+def _paths(tree: Tree, path: str = "") -> Iterator[str]:
+    if isinstance(tree, dict):
+        for key, inner in tree.items():
+            yield from _paths(inner, _joined(path, key))
+    elif isinstance(tree, list) and any(isinstance(one, dict) for one in tree):
+        for one in tree:
+            yield from _paths(one, _joined(path, _entry_label(one)) if isinstance(one, dict) else path)
+    else:
+        yield path
+
+
+def _substituted(value: Tree, env: Mapping[str, str], where: str, path: str = "") -> Tree:
+    """The tree with each `${VAR}` of its texts replaced."""
     if isinstance(value, dict):
-        return {key: _substituted(inner, env, f"{where}: {key}") for key, inner in value.items()}
+        return {key: _substituted(inner, env, where, _joined(path, key)) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_substituted(inner, env, where) for inner in value]
-    if not isinstance(value, str):
+        names = [_entry_label(one) if isinstance(one, dict) else str(place) for place, one in enumerate(value)]
+        return [_substituted(one, env, where, _joined(path, name)) for name, one in zip(names, value, strict=True)]
+    if not isinstance(value, str) or isinstance(value, _Written) or not _VARIABLE.search(value):
         return value
 
     def fill(match: re.Match[str]) -> str:
         if match[1] not in env:
-            message = f"{where}: ${{{match[1]}}} is not set; export {match[1]}=..."
+            message = f"{where}: {path}: ${{{match[1]}}} is not set; export {match[1]}=..."
             raise SettingsError(message)
         return env[match[1]]
 
-    return re.sub(r"\$\{(\w+)\}", fill, value)
+    return _Written(_VARIABLE.sub(fill, value))
 
 
-def _paths(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - a TOML tree
-    if isinstance(tree, dict):
-        for key, inner in tree.items():
-            yield from _paths(inner, f"{path}.{key}" if path else key)
-    elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
-        for inner in tree:
-            name = f"{inner.get('name')}@{inner['version']}" if "version" in inner else inner.get("name", "?")
-            yield from _paths(inner, f"{path}.{name}")
-    else:
-        yield path, tree
+# Overrides: LODESTORE_<SECTION>__<KEY>
 
 
-def _override(tree: dict[str, Any], word: str, value: str) -> str:
+def _override(tree: dict[str, Tree], word: str, value: str) -> str:
     """Put the variable's value into the tree; returns the path that it set."""
     parts = word.removeprefix(PREFIX).lower().split("__")
-    if parts[0] not in _sections():
-        message = f"{word}: there is no section {parts[0]!r}{nearest(parts[0], _sections())}"
+    if parts[0] not in _known(Settings):
+        message = f"{word}: there is no section {parts[0]!r}{nearest(parts[0], _known(Settings))}"
         raise SettingsError(message)
-    spot: Any = tree
-    for place, part in enumerate(parts[:-1]):
-        spot = _step(spot, part, parts[place + 1], word)
+    return _put(Settings, tree, parts, word, _Written(value), "")
+
+
+def _put(hint: Tree, spot: Tree, parts: list[str], word: str, value: str, path: str) -> str:
+    """Walk by the types, so that a variable reaches exactly what the file could say."""
+    part, rest = parts[0], parts[1:]
     if not isinstance(spot, dict):
-        message = f"{word}: name the setting, for example {PREFIX}STORE__URI"
+        message = f"{word}: {path} in the file is {spot!r}; a table is expected"
         raise SettingsError(message)
-    spot[parts[-1]] = value
-    return ".".join(parts)
-
-
-def _step(spot: Any, part: str, following: str, word: str) -> Any:  # noqa: ANN401 - a TOML tree
-    inner = spot.setdefault(part, {})
-    if isinstance(inner, list):
-        named = {str(entry.get("name", "")).lower(): entry for entry in inner if isinstance(entry, dict)}
-        if following not in named:
-            message = f"{word}: {part} has no entry {following!r}{nearest(following, named)}"
+    if not is_dataclass(hint):
+        return _put_entry(spot, "__".join(parts), value, path)
+    inner = _inner_hint(hint, part, word, path)
+    here = _joined(path, part)
+    origin: Any = typing.get_origin(inner)
+    array = origin is tuple and is_dataclass(typing.get_args(inner)[0])
+    nested = array or is_dataclass(inner) or origin is Mapping
+    if bool(rest) != nested and not (array and not rest):
+        more = f"{word}__..." if nested else PREFIX + here.upper().replace(".", "__")
+        message = f"{word}: {here} is {'a table, name what is in it' if nested else 'one value'}: {more}"
+        raise SettingsError(message)
+    if not rest:
+        spot[part] = value
+        return here
+    if array:
+        entry = _named_entry(spot.get(part, []), rest[0], word, here)
+        label = _joined(here, _entry_label(entry))
+        if len(rest) == 1:
+            message = f"{word}: {label} is a table, name what is in it: {word}__..."
             raise SettingsError(message)
-        # The entry's name is the next word: stand in for the list with a map of its entries.
-        return named
-    return inner
+        return _put(typing.get_args(inner)[0], entry, rest[1:], word, value, label)
+    return _put(inner, spot.setdefault(part, {}), rest, word, value, here)
 
 
-def _sections() -> list[str]:
-    return [one.name for one in fields(Settings) if not one.metadata.get("hidden")]
+def _put_entry(spot: dict[str, Tree], name: str, value: str, path: str) -> str:
+    """Under the name as the file writes it, for variables do not tell small letters from capitals."""
+    key = next((one for one in spot if one.lower() == name), name)
+    spot[key] = value
+    return _joined(path, key)
 
 
-def _build(kind: type[Any], tree: Any, path: str, where: str) -> Any:  # noqa: ANN401 - any options class
+def _inner_hint(kind: Tree, part: str, word: str, path: str) -> Tree:
+    if part not in _known(kind):
+        message = f"{word}: unknown setting {_joined(path, part)}{nearest(part, _known(kind))}"
+        raise SettingsError(message)
+    return typing.get_type_hints(kind)[part]
+
+
+def _named_entry(entries: Tree, name: str, word: str, path: str) -> dict[str, Tree]:
+    """The entry of that name; `name_version` or `name@version` where a name has several versions."""
+    tables = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
+    labels = {_entry_label(one).lower(): one for one in tables}
+    same = [one for one in tables if str(one.get("name", "main")).lower() == name]
+    if len(same) == 1:
+        return same[0]
+    exact = [one for label, one in labels.items() if name in {label, label.replace("@", "_")}]
+    if len(exact) == 1:
+        return exact[0]
+    if same:
+        ways = ", ".join(word.replace(name.upper(), _entry_label(one).replace("@", "_").upper(), 1) for one in same)
+        message = f"{word}: {path} has several entries named {name!r}; write one of {ways}"
+        raise SettingsError(message)
+    message = f"{word}: {path} has no entry {name!r}{nearest(name, labels)}"
+    raise SettingsError(message)
+
+
+# From a tree to values
+
+
+def _known(kind: Tree) -> dict[str, dataclasses.Field[Any]]:
+    return {one.name: one for one in fields(kind) if not one.metadata.get("hidden")}
+
+
+def _build(kind: type[Any], tree: Tree, path: str, where: str) -> Any:  # noqa: ANN401 - any options class
     if not isinstance(tree, dict):
         message = f"{where}: {path or 'the file'} is {type(tree).__name__}; a table is expected"
         raise SettingsError(message)
-    hints = typing.get_type_hints(kind)
-    known = {one.name: one for one in fields(kind) if not one.metadata.get("hidden")}
+    known = _known(kind)
     for key in tree:
         if key not in known:
-            shown = f"{path}.{key}" if path else key
-            message = f"{where}: unknown setting {shown}{nearest(key, known)}"
+            message = f"{where}: unknown setting {_joined(path, key)}{nearest(key, known)}"
             raise SettingsError(message)
-    missing = [
-        one.name
-        for one in known.values()
-        if one.name not in tree and one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
-    ]
+    missing = [one.name for one in known.values() if one.name not in tree and _is_required(one)]
     if missing:
         message = f"{where}: {path or 'the file'} lacks {', '.join(missing)}"
         raise SettingsError(message)
-    values = {key: _value(hints[key], value, f"{path}.{key}" if path else key, where) for key, value in tree.items()}
+    hints = typing.get_type_hints(kind)
+    values = {key: _setting(known[key], hints[key], value, _joined(path, key), where) for key, value in tree.items()}
     try:
         return kind(**values)
     except LodestoreError as error:
@@ -305,13 +433,28 @@ def _build(kind: type[Any], tree: Any, path: str, where: str) -> Any:  # noqa: A
         raise SettingsError(message) from error
 
 
-def _value(hint: Any, value: Any, path: str, where: str) -> Any:  # noqa: ANN401, C901 - one case per kind of setting
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+def _is_required(one: dataclasses.Field[Any]) -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+
+
+def _setting(one: dataclasses.Field[Any], hint: Tree, value: Tree, path: str, where: str) -> Tree:
+    try:
+        return _value(hint, value, path, where)
+    except SettingsError:
+        if one.repr:
+            raise
+        message = f"{where}: {path} is not of the right type; its value is not shown"
+        raise SettingsError(message) from None
+
+
+def _value(hint: Tree, value: Tree, path: str, where: str) -> Tree:
+    origin: Any = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value, path, where)
     if origin is tuple:
         return _entries(arguments[0], value, path, where)
-    if origin in {Mapping, dict} or hint is Mapping:
+    if origin is Mapping:
         return _strings(value, path, where)
     if origin in {types.UnionType, typing.Union}:
         (inner,) = [one for one in arguments if one is not type(None)]
@@ -320,66 +463,86 @@ def _value(hint: Any, value: Any, path: str, where: str) -> Any:  # noqa: ANN401
         if value not in arguments:
             message = f"{where}: {path} is {value!r}{nearest(str(value), map(str, arguments))}"
             raise SettingsError(message)
-        return value
+        return str(value)
     return _scalar(hint, value, path, where)
 
 
-def _entries(kind: Any, value: Any, path: str, where: str) -> tuple[Any, ...]:  # noqa: ANN401 - any of the arrays
-    if isinstance(value, str):
-        value = _toml_value(value)
-    if isinstance(value, dict) and is_dataclass(kind):
-        value = [value]  # a plain table is an array of one
+def _entries(kind: Tree, value: Tree, path: str, where: str) -> tuple[Any, ...]:
+    if isinstance(value, _Written):
+        value = _written_list(value)
     if not isinstance(value, list):
-        message = f"{where}: {path} is {value!r}; a list is expected"
+        hint = f"; write [{_toml(value)}]" if isinstance(value, str) else ""
+        message = f"{where}: {path} is {value!r}; a list is expected{hint}"
         raise SettingsError(message)
-    out = []
-    for place, one in enumerate(value):
-        name = one.get("name", place) if isinstance(one, dict) else place
-        out.append(_value(kind, one, f"{path}.{name}", where))
-    return tuple(out)
+    names = [_entry_label(one) if isinstance(one, dict) else str(place) for place, one in enumerate(value)]
+    return tuple(_value(kind, one, _joined(path, name), where) for name, one in zip(names, value, strict=True))
 
 
-def _strings(value: Any, path: str, where: str) -> Mapping[str, str]:  # noqa: ANN401 - a TOML tree
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+def _written_list(text: str) -> Tree:
+    """A TOML array, or texts with commas between them."""
+    value = _toml_value(text) if text.lstrip().startswith("[") else text
+    if isinstance(value, str):
+        return [_Written(one.strip()) for one in text.split(",") if one.strip()]
+    return value
+
+
+def _strings(value: Tree, path: str, where: str) -> Mapping[str, str]:
+    if not isinstance(value, dict):
         message = f"{where}: {path} is {value!r}; a table of names to text is expected"
         raise SettingsError(message)
-    return types.MappingProxyType(dict(value))
+    return types.MappingProxyType({key: _scalar(str, one, _joined(path, key), where) for key, one in value.items()})
 
 
-def _toml_value(text: str) -> Any:  # noqa: ANN401 - any TOML value
+def _toml_value(text: str) -> Tree:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _scalar(kind: Any, value: Any, path: str, where: str) -> Any:  # noqa: ANN401 - str, int, float or bool
+def _toml(value: Tree) -> str:
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"'
+
+
+def _scalar(kind: Tree, value: Tree, path: str, where: str) -> Tree:
     given = value
-    if isinstance(value, str) and kind is not str:
-        value = _toml_value(value)
+    if isinstance(value, _Written):
+        value = _read_as(kind, value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        message = f"{where}: {path} is {given!r}; {words.get(kind, kind)} is expected"
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or not _is_finite(value):
+        words = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
+        hint = f"; write {_toml(value)}" if kind is str and isinstance(value, int | float) else ""
+        message = f"{where}: {path} is {given!r}; {words.get(kind, kind)} is expected{hint}"
         raise SettingsError(message)
     return value
 
 
-def _unique(settings: Settings) -> None:
+def _is_finite(value: Tree) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _read_as(kind: Tree, text: str) -> Tree:
+    if kind is str:
+        return str(text)
+    return _WORDS.get(text.lower(), text) if kind is bool else _toml_value(text)
+
+
+def _unique(settings: Settings, where: str) -> None:
+    labels = [one.label for one in settings.embedding.models]
     named = {
         "documents": [one.name for one in settings.documents],
         "events": [one.name for one in settings.events],
         "golden": [one.name for one in settings.golden],
-        "embedding.models": [one.label for one in settings.embedding.models],
+        "embedding.models": labels,
     }
     for section, names in named.items():
         for name in names:
             if names.count(name) > 1:
-                message = f"{FILE}: {section} has two entries named {name!r}; give one of them another name"
+                message = f"{where}: {section} has two entries named {name!r}; give one of them another name"
                 raise SettingsError(message)
-    labels = named["embedding.models"]
     for feature, label in settings.embedding.features.items():
+        checked_name(feature, f"{where}: embedding.features:")
         if label not in labels:
-            message = f"{FILE}: embedding.features.{feature} is {label!r}{nearest(label, labels)}"
+            message = f"{where}: embedding.features.{feature} is {label!r}{nearest(label, labels)}"
             raise SettingsError(message)

@@ -114,7 +114,11 @@ document_features = FeatureView(
         "category": text(),
         "author": text(),
         "metadata": struct(),
+        "summary": text(doc="where a source or a view of your own gives one"),
         "word_count": integer(minimum=0),
+        "access_count": integer(minimum=0, doc="how often it was read, where somebody counts"),
+        "content_embedding": embedding("content", doc="normalised mean of the document's chunks"),
+        "title_embedding": embedding("title", doc="the vector of the title"),
     },
 )
 
@@ -131,6 +135,7 @@ prompt_templates = FeatureView(
         "model_family": text(),
         "version": text(),
         "content_hash": text(),
+        "performance_metrics": struct(doc="how its answers did, where outcomes are recorded"),
     },
 )
 

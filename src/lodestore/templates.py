@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,35 +33,49 @@ class Templates:
 
     def __init__(self, logs: Logs) -> None:
         self._logs = logs
+        # Versions never change, so one that was read once need not be read again.
+        self._read: dict[tuple[str, str], PromptTemplate] = {}
 
     def all(self) -> list[PromptTemplate]:
         """Every stored version, by id and version."""
-        found = map(PromptTemplate.from_row, self._logs.rows("templates"))
+        found = [PromptTemplate.from_row(row) for row in self._logs.rows("templates")]
+        self._read = {(one.template_id, one.version): one for one in found}
         return sorted(found, key=lambda one: (one.template_id, version_key(one.version)))
 
     def get(self, template_id: str, version: str) -> PromptTemplate:
         """That version of the template."""
-        found = {(one.template_id, one.version): one for one in self.all()}
-        if (template_id, version) not in found:
-            mine = [number for name, number in found if name == template_id]
-            known = [f"{template_id} {number}" for number in mine] or sorted({name for name, _ in found})
+        if (template_id, version) not in self._read:
+            self.all()
+        if (template_id, version) not in self._read:
+            mine = [number for name, number in self._read if name == template_id]
+            known = [f"{template_id} {number}" for number in mine] or sorted({name for name, _ in self._read})
             raise UnknownTemplateError(f"{template_id} {version}" if mine else template_id, known)
-        return found[template_id, version]
+        return self._read[template_id, version]
 
     def add(self, offered: Iterable[PromptTemplate]) -> Added:
-        """The templates are stored; changed text under a stored version is an error that names the next."""
+        """All the templates are stored, or none: changed text under a stored version is an error that names the next."""
         stored = {(one.template_id, one.version): one for one in self.all()}
-        new, known = [], []
+        new: list[PromptTemplate] = []
+        known: list[str] = []
         for template in offered:
-            existing = stored.get((template.template_id, template.version))
-            if existing is None:
-                self._logs.put("templates", {"key": str(template), **template.to_row()})
-                new.append(str(template))
+            existing = stored.setdefault((template.template_id, template.version), template)
+            if existing is template:
+                new.append(template)
                 continue
             taken = [version for name, version in stored if name == template.template_id]
             prompts.conflict(existing, template, taken=taken)
             known.append(str(template))
-        return Added(tuple(new), tuple(known))
+        self._store(new)
+        return Added(tuple(map(str, new)), tuple(known))
+
+    def _store(self, new: Sequence[PromptTemplate]) -> None:
+        rows = [{"key": str(one), **one.to_row()} for one in new]
+        if self._logs.put_all("templates", rows) == len(new):
+            return
+        # Somebody else stored one of these versions in between; theirs stands.
+        stored = {(one.template_id, one.version): one for one in self.all()}
+        for one in new:
+            prompts.conflict(stored[one.template_id, one.version], one)
 
     def add_folder(self, folder: Path) -> Added:
         """Every template file of the folder is stored."""
@@ -82,11 +96,13 @@ class Templates:
     def as_features(self, release: Release) -> pa.Table:
         """One row per live template, in the columns of the view `prompt_templates`."""
         rows = [self._row(one, weights, release.at) for one, weights in sorted(release.templates.items())]
-        schema = pa.schema([
-            *((name, pa.string()) for name in ("template_id", "template_content", "variables")),
-            *((name, pa.string()) for name in ("model_family", "version", "content_hash", "event_id")),
-            ("event_timestamp", MOMENT),
-        ])
+        schema = pa.schema(
+            [
+                *((name, pa.string()) for name in ("template_id", "template_content", "variables")),
+                *((name, pa.string()) for name in ("model_family", "version", "content_hash", "event_id")),
+                ("event_timestamp", MOMENT),
+            ]
+        )
         return pa.Table.from_pylist(rows, schema=schema)
 
     def _row(self, template_id: str, weights: Mapping[str, float], at: datetime) -> dict[str, object]:

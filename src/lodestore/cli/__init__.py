@@ -57,7 +57,9 @@ class Commands(click.Group):
         found: click.Command = getattr(importlib.import_module(COMMANDS[name]), name.replace("-", "_"))
         return found
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the first word names; an unknown one is an error that names the nearest."""
         word = args[0]
         if not word.startswith("-") and self.get_command(ctx, word) is None:
@@ -66,7 +68,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click passes it so
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from importlib.metadata import version
 
@@ -75,9 +77,13 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # n
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--config", type=click.Path(path_type=Path), help="The settings file, or the folder that has lodestore.toml.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="The settings file, or the folder that has lodestore.toml."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone; notes go to the error stream.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
 @click.pass_context
 def commands(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
     """The feature store for LLM applications, run by Dagster.

@@ -134,8 +134,8 @@ def _rich(table: Table, out: TextIO) -> None:
 
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=True, header_style="bold")
     for name, number in zip(table.columns, _numeric(table), strict=True):
-        wrap = "fold" if name in table.text else "ellipsis"
-        grid.add_column(Text(name), justify="right" if number else "left", overflow=wrap, no_wrap=name not in table.text)  # type: ignore[arg-type]
+        whole = name not in table.text
+        grid.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in table.rows:
         grid.add_row(*(Text(cell(one), style=_WORDS.get(cell(one).lower(), "")) for one in row))
     Console(file=out).print(grid)

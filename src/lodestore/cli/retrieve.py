@@ -72,7 +72,9 @@ def _ranks(hit: Hit) -> str:
     if hit.vector_rank is None and hit.text_rank is None:
         return f"characters {hit.start} to {hit.end}"
     places = {"meaning": hit.vector_rank, "words": hit.text_rank}
-    return ", ".join(f"{name}: {'not among the candidates' if n is None else f'place {n}'}" for name, n in places.items())
+    return ", ".join(
+        f"{name}: {'not among the candidates' if n is None else f'place {n}'}" for name, n in places.items()
+    )
 
 
 @command()
@@ -126,7 +128,7 @@ def _context_page(made: Context, user_id: str | None) -> Iterator[Block]:
 @click.option("--version", "label", help="An embedding version such as minilm@1; by default the live one.")
 @click.option("--golden", "name", help="Which golden set; by default the first.")
 def evaluate(session: Session, mode: Mode, label: str | None, name: str | None) -> None:
-    """Ask the golden queries, and measure how well they are answered."""
+    """Measure how well the golden queries are answered."""
     from lodestore.evaluation import evaluate as measured
     from lodestore.evaluation import golden_set
 

@@ -61,21 +61,23 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     help_json = "Print JSON alone; notes go to the error stream."
     function = click.option("--json", "as_json", is_flag=True, help=help_json)(function)
     kind = click.Path(path_type=Path)
-    return click.option("--config", type=kind, help="The settings file.", hidden=True)(function)
+    return click.option("--config", "settings_file", type=kind, help="The settings file.", hidden=True)(function)
 
 
-def command(parent: click.Group | None = None, name: str | None = None, **options: Any) -> Callable[..., click.Command]:  # noqa: ANN401
+def command(
+    parent: click.Group | None = None, name: str | None = None, *, epilog: str | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that takes a `Session` first; `--json` and `--config` come by themselves."""
 
     def wrap(function: Callable[..., None]) -> click.Command:
         @wraps(function)
-        def body(*, config: Path | None, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - whatever the options are
+        def body(*, settings_file: Path | None, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - whatever the options are
             given = click.get_current_context().find_root().obj or {}
-            session = Session(config or given.get("config"), as_json=as_json or bool(given.get("as_json")))
+            session = Session(settings_file or given.get("config"), as_json=as_json or bool(given.get("as_json")))
             with session.at_work():
                 function(session, **values)
 
-        made = click.command(name or function.__name__.strip("_"), **options)(_options(body))
+        made = click.command(name or function.__name__, epilog=epilog)(_options(body))
         if parent is not None:
             parent.add_command(made)
         return made
@@ -86,7 +88,9 @@ def command(parent: click.Group | None = None, name: str | None = None, **option
 class _Group(click.Group):
     """A group whose unknown words are told like every other mistake."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         from lodestore.errors import nearest
 
         word = args[0]

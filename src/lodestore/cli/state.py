@@ -53,12 +53,12 @@ def _release(found: Status, store: str) -> Iterator[Block]:
 
 def _slots(found: Status) -> Table:
     """Each slot with what is live beside what is declared."""
-    rows = []
+    rows: list[list[str | None]] = []
     for kind in ("embeddings", "templates", "views"):
         live: Mapping[str, Any] = found.release[kind]
         wanted: Mapping[str, Any] = found.declared[kind]
-        for name in sorted({*live, *wanted}):
-            rows.append([kind.removesuffix("s"), name, _value(live.get(name)), _value(wanted.get(name))])
+        names = sorted({*live, *wanted})
+        rows += [[kind.removesuffix("s"), name, _value(live.get(name)), _value(wanted.get(name))] for name in names]
     return Table(("kind", "slot", "live", "declared"), rows, title="Slots", empty="nothing is declared")
 
 
@@ -118,10 +118,15 @@ def _findings(found: Iterable[Finding]) -> Iterator[Block]:
 
 @command()
 def settings(session: Session) -> None:
-    """Show each setting and where it came from; secrets are masked."""
+    """Show each setting and where it came from.
+
+    Secrets are masked.
+    """
     from lodestore.settings import load
 
-    found = {path: {"value": masked(path, value), "origin": origin} for path, value, origin in load(session.config).flat()}
+    found = {
+        path: {"value": masked(path, value), "origin": origin} for path, value, origin in load(session.config).flat()
+    }
     rows = [[path, one["value"], one["origin"]] for path, one in found.items()]
     session.show(found, [Table(("setting", "value", "from"), rows, text=frozenset({"value"}))])
 

@@ -177,7 +177,7 @@ def _far(baseline: EmbeddingSketch, current: EmbeddingSketch, names: Sequence[st
     furthest = current.drawn[np.argsort(-remote, kind="stable")[:_NAMED]]
     shown = ", ".join(names[row] if names else f"row {row}" for row in furthest)
     told = f"{share:.1%} of rows lie beyond the baseline's 99th percentile, 1 % would be usual; farthest: {shown}"
-    return Signal("far_share", share, FAR_LIMIT, min(1.0, 1 / weighted), share=0.6, told=told)
+    return Signal("far_share", share, FAR_LIMIT, min(1.0, 1 / weighted), share=0.7, told=told)
 
 
 def _beyond(held: np.ndarray, far: np.ndarray, cut: float) -> tuple[float, float]:
@@ -209,7 +209,7 @@ def _mmd(baseline: EmbeddingSketch, current: EmbeddingSketch, rng: np.random.Gen
     value = math.sqrt(max(0.0, seen - float(chance.mean())))
     cosine = float(baseline.centroid @ current.centroid)
     told = f"cosine of the two centroids {cosine:.3f}"
-    return Signal("mmd", value, MMD_LIMIT, _tail(chance, seen), share=0.3, told=told)
+    return Signal("mmd", value, MMD_LIMIT, _tail(chance, seen), share=0.2, told=told)
 
 
 def _bandwidth(rows: np.ndarray) -> float:

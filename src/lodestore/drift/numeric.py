@@ -139,7 +139,11 @@ def _distribution(baseline: NumericSketch, current: NumericSketch) -> Signal:
 
 
 def _combined(tests: Mapping[str, float]) -> float:
-    """The weighted harmonic mean of the p-values (Wilson, 2019): valid for tests that depend on each other."""
+    """The weighted harmonic mean of the p-values (Wilson, 2019): good for tests that depend on each other.
+
+    Slightly bold far out: without drift, 40,000 pairs of 500 rows gave a share of 1.0 % below 0.01
+    and of 0.06 % below 0.0005.
+    """
     return min(1.0, 1 / sum(_WEIGHTS[name] / max(p, _LEAST_P) for name, p in tests.items()))
 
 

@@ -1,0 +1,1 @@
+"""Examples: the default corpus, a few users, and the tour of `make demo`."""

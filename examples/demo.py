@@ -1,0 +1,96 @@
+"""The tour of `make demo`: from documents to a personalised, cited context, and what it took."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from examples import people
+
+if TYPE_CHECKING:
+    from lodestore.context import Context
+    from lodestore.project import Project
+    from lodestore.retrieval import SearchResult
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTION = "how do I make sure a file is closed when an error happens?"
+_WIDE = 96
+
+
+def main() -> int:
+    """Run the main job and show what came of it; the exit code is that of the jobs."""
+    started = time.monotonic()
+    people.write(ROOT / "demo")
+    print("Lodestore: running the jobs `ingest` and `features` in Dagster\n", flush=True)
+    jobs = subprocess.run([sys.executable, "-m", "lodestore", "run", "ingest", "features"], cwd=ROOT, check=False)
+    if jobs.returncode:
+        return jobs.returncode
+    from lodestore.project import open_project
+
+    project = open_project(ROOT)
+    summary(project)
+    answers(project)
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Go on with:\n")
+    print("  make dev                                   the Dagster UI, with the feature server beside it")
+    print('  .venv/bin/lodestore search "context manager"')
+    print('  .venv/bin/lodestore context "what is a closure?" --user ada')
+    print("  .venv/bin/lodestore status                 what is live, declared, fresh, failing")
+    print("  .venv/bin/lodestore init ../mine           a project of your own")
+    return 0
+
+
+def heading(text: str) -> None:
+    """A line that starts a part."""
+    print(f"\n{text}\n" + "-" * len(text))
+
+
+def summary(project: Project) -> None:
+    """What the store holds now."""
+    heading("In the store")
+    documents = project.corpus.figures()
+    print(f"  documents   {documents['live']:,} read, {documents['rejected']} rejected, {documents['retired']} retired")
+    for version in project.versions.all():
+        health = project.pipeline.health(version)
+        print(f"  vectors     {version.feature:8} {version.label:10} {health.rows:6,} rows, {health.coverage:.0%} covered")
+    checks = {(row["check"], row["partition"]): row for row in project.logs.rows("checks")}
+    passed = sum(row["passed"] for row in checks.values())
+    print(f"  checks      {passed} passed, {len(checks) - passed} failed")
+    for view in project.features.figures():
+        print(f"  view        {view['name']:18} {view['entities']:4,} entities, {view['state']}")
+    live = project.releases.live()
+    print(f"  release     {live.generation}, templates {', '.join(live.templates)}")
+
+
+def answers(project: Project) -> None:
+    """One search, and the same question asked by a beginner and by an expert."""
+    heading(f"Search: {QUESTION}")
+    found = project.store.search(QUESTION, k=4)
+    hits(found)
+    for user in ("ben", "ada"):
+        context(project.store.context(QUESTION, user_id=user, k=4, token_budget=700), user)
+
+
+def hits(found: SearchResult) -> None:
+    """The hits, a line each."""
+    for place, hit in enumerate(found.hits, start=1):
+        text = " ".join(hit.text.split())
+        print(f"  {place}. {hit.title[:38]:38}  {text[: _WIDE - 48]}")
+    print(f"  ({found.mode}, {found.version}, release {found.release}, {found.took_ms:.0f} ms)")
+
+
+def context(made: Context, user: str) -> None:
+    """The head of a prompt, and its citations."""
+    level = made.features.get("user_profile:expertise_level")
+    heading(f"Context for {user}, {level} ({made.template_id} {made.template_version}, {made.n_tokens} tokens)")
+    shown = [line for line in made.prompt.splitlines() if line.strip()][:5]
+    print("\n".join(f"  | {line[:_WIDE]}" for line in shown))
+    print("  | ...")
+    for place, hit in enumerate(made.hits, start=1):
+        print(f"  [{place}] {hit.title}: {hit.uri}, characters {hit.start} to {hit.end}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

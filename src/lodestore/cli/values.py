@@ -1,0 +1,183 @@
+"""online, push, materialize, historical: feature values, now and as of then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lodestore.cli.page import Block, Facts, Table, cell
+from lodestore.cli.session import Session, command, pairs
+
+if TYPE_CHECKING:
+    from lodestore.catalog import Catalog
+    from lodestore.features import OnlineAnswer
+    from lodestore.spec import Feature, FeatureRef
+
+__all__ = ["historical", "materialize", "online", "push"]
+
+
+@command(epilog="`lodestore get` is the same.")
+@click.argument("features", nargs=-1, metavar="VIEW:FEATURE...")
+@click.option("--service", help="Read the features of a feature service.")
+@click.option("--entity", "entities", multiple=True, metavar="KEY=VALUE", help="Whose; once for each row.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="What on-demand features need.")
+def online(
+    session: Session, features: tuple[str, ...], service: str | None, entities: tuple[str, ...], inputs: tuple[str, ...]
+) -> None:
+    """Read feature values as an application sees them now."""
+    catalog = session.project.catalog
+    refs = [*_refs(features), *(catalog.service(service).features if service else ())]
+    for ref in refs:
+        catalog.check(ref)
+    rows = _grouped(pairs(entities, "--entity"))
+    keys = {name: [_key(catalog, name, one) for one in column] for name, column in rows.items()}
+    count = max(map(len, keys.values()), default=1)
+    given = {name: _input(catalog, name, column, count) for name, column in _grouped(pairs(inputs, "--input")).items()}
+    found = session.project.store.online(refs, keys, inputs=given)
+    session.show(found.to_json(), _values_page(found, list(keys)))
+
+
+def _refs(features: Sequence[str]) -> list[FeatureRef]:
+    from lodestore.spec import FeatureRef
+
+    return [FeatureRef.parse(one) for one in features]
+
+
+def _grouped(given: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    out: dict[str, list[str]] = {}
+    for name, value in given:
+        out.setdefault(name, []).append(value)
+    return out
+
+
+def _key(catalog: Catalog, name: str, text: str) -> str | int:
+    """The key in the type that its entity declares; an unknown key stays text, and the answer says so."""
+    for view in catalog.latest.values():
+        kinds = dict(zip(view.entity.keys, view.entity.types, strict=True))
+        if kinds.get(name) == "integer" and text.lstrip("-").isdigit():
+            return int(text)
+    return text
+
+
+def _input(catalog: Catalog, name: str, texts: Sequence[str], rows: int) -> list[Any]:
+    """The input's values, one a row; a single one counts for every row."""
+    declared = [view.inputs[name] for view in catalog.on_demand.values() if name in view.inputs]
+    values = [_typed(declared[0], one) if declared else one for one in texts]
+    return values * rows if len(values) == 1 else values
+
+
+def _typed(feature: Feature, text: str) -> Any:  # noqa: ANN401 - any JSON value
+    if feature.kind in {"text", "category", "prompt", "timestamp"}:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        message = f"--input {feature.name}: {text!r} is no {feature.kind}"
+        raise click.UsageError(message, click.get_current_context()) from None
+
+
+def _values_page(found: OnlineAnswer, keys: Sequence[str]) -> Iterator[Block]:
+    """One line for each feature of each entity: many features fit a narrow window so."""
+    rows = []
+    for name, statuses in found.statuses.items():
+        for place, state in enumerate(statuses):
+            whose = [found.columns[key][place] for key in keys]
+            moment = found.event_timestamps[name][place]
+            since = None if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+            rows.append([*map(str, whose), name, cell(found.columns[name][place]), str(state), since])
+    rows.sort(key=lambda row: row[: len(keys)])
+    yield Table((*keys, "feature", "value", "status", "event (UTC)"), rows, text=frozenset({"value"}))
+
+
+@command()
+@click.argument("view")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+def push(session: Session, view: str, file: Path) -> None:
+    """Push the rows of FILE into VIEW.
+
+    FILE is JSON lines, CSV or Parquet; - reads JSON lines from the input. All or nothing: when a row does not fit, every bad one is named and none is stored.
+    """
+    session.project.catalog.view(view)
+    rows = _file_rows(view, Path("/dev/stdin") if str(file) == "-" else file)
+    written = session.project.store.push(view, rows)
+    value = {"accepted": written.accepted, "duplicates": written.duplicates, "late": written.late}
+    session.show(value, [Facts(value, title=f"Pushed into {view}")])
+
+
+def _file_rows(view: str, path: Path) -> list[Mapping[str, Any]]:
+    from lodestore import events
+    from lodestore.errors import InvalidRowsError, SourceError
+
+    if not path.exists() or path.is_dir():
+        message = f"{path} is not a file; name one with rows of {view}"
+        raise SourceError(message)
+    found = list(events.rows(events.EventSource("file", view, str(path)), path))
+    bad = [f"row {number}: {row}" for number, row in found if isinstance(row, str)]
+    if bad:
+        raise InvalidRowsError(view, bad)
+    return [row for _, row in found if not isinstance(row, str)]
+
+
+def _moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    from lodestore.wire import from_rfc3339
+
+    del ctx
+    return None if text is None else from_rfc3339(text, f"--{parameter.name}".replace("_", "-"))
+
+
+@command()
+@click.argument("view")
+@click.option("--start", callback=_moment, metavar="TIME", help="Only events from this moment on.")
+@click.option("--end", callback=_moment, metavar="TIME", help="Only events before this moment.")
+def materialize(session: Session, view: str, start: datetime | None, end: datetime | None) -> None:
+    """Bring the newest values of VIEW online.
+
+    Looks at what is new since the last time, or at the events between two moments.
+    """
+    project = session.project
+    declared = project.catalog.view(view)
+    with project.pipeline.writing(f"materializing {view}"):
+        if start is None and end is None:
+            done = project.pipeline.publish(declared)
+        else:
+            done = project.features.materialize(declared, start=start, end=end)
+    value = {"view": view, "keys": done.keys, "written": done.written, "late": done.late, "removed": done.removed}
+    shown = {"keys online": done.keys, "written": done.written, "older than online": done.late, "removed": done.removed}
+    session.show(value, [Facts(shown, title=view)])
+
+
+@command(epilog="`lodestore history` is the same.")
+@click.option(
+    "--entities", "source", type=click.Path(path_type=Path), required=True, help="CSV, JSON lines or Parquet."
+)
+@click.option("--features", multiple=True, required=True, metavar="VIEW:FEATURE", help="Repeat it for more.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV, JSON lines or Parquet.")
+@click.option("--as-known-at", callback=_moment, metavar="TIME", help="Leave out what was recorded later.")
+def historical(
+    session: Session, source: Path, features: tuple[str, ...], out: Path, as_known_at: datetime | None
+) -> None:
+    """Join features to rows, as of the moment of each.
+
+    Every row of the file comes out once, with the features as they were known at its event_timestamp.
+    """
+    from lodestore.tablefiles import read_table, with_moments, write_table
+
+    names = list(dict.fromkeys(one for given in features for one in given.split(",")))
+    entities = with_moments(read_table(source, texts=_text_keys(session.project.catalog)))
+    joined = session.project.store.historical(entities, names, as_known_at=as_known_at)
+    write_table(joined, out)
+    known = {name: joined.num_rows - joined[name].null_count for name in names}
+    value = {"rows": joined.num_rows, "out": str(out), "columns": joined.column_names, "known": known}
+    session.show(
+        value, [f"{joined.num_rows:,} rows are in {out}", Table(("feature", "rows with a value"), list(known.items()))]
+    )
+
+
+def _text_keys(catalog: Catalog) -> list[str]:
+    entities = {view.entity for view in catalog.latest.values()}
+    return [key for one in entities for key, kind in zip(one.keys, one.types, strict=True) if kind == "string"]
