@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lodestore.retrieval import SearchResult
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTION = "how do I make sure a file is closed when an error happens?"
+QUESTION = "what does the with statement do when an exception is raised?"
 _WIDE = 96
 
 

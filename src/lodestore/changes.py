@@ -27,7 +27,7 @@ from lodestore.models import EmbeddingVersion
 from lodestore.pipeline import Pipeline
 from lodestore.ports import Embedder, OfflineStore, VectorStore
 from lodestore.ranking import Ranked, Where, index_recall, ranked
-from lodestore.reembed import Filling, batches_by_length, difference
+from lodestore.reembed import batches_by_length, difference
 from lodestore.releases import Release, ReleaseLog, Slot
 from lodestore.rollout import State, slot_of
 from lodestore.tables import chunk_table, in_list
@@ -35,7 +35,7 @@ from lodestore.versions import Versions
 
 __all__ = ["Changes", "Plan", "Trial"]
 
-_SAMPLE_TOKENS = 24_000  # what a plan embeds to learn the speed of this machine
+_TIMED_BATCHES = 5  # what a plan embeds to learn the speed of this machine
 _TRIAL_OTHERS = 2_000  # rows that no judgement names, so that a trial has something to be wrong about
 _RECALL_QUERIES = 200
 
@@ -96,6 +96,7 @@ class Changes:
         where: Where,
         keep: int,
         automatic: bool,
+        batch_tokens: int,
     ) -> None:
         self._store = store
         self._vectors = vectors
@@ -110,6 +111,7 @@ class Changes:
         self._where = where
         self._keep = keep
         self._automatic = automatic
+        self._batch_tokens = batch_tokens
         self._canaries = Canaries(logs)
 
     # -- before
@@ -127,8 +129,7 @@ class Changes:
         known = self._cached_hashes(version)
         missing = gap.filter(pc.invert(pc.is_in(hashes, known)))
         tokens = pc.sum(missing["n_tokens"]).as_py() or 0
-        speed = self._speed(version, missing) if missing.num_rows else 0.0
-        seconds = tokens / speed if speed else 0.0
+        seconds = self._seconds(version, missing) if missing.num_rows else 0.0
         made = Plan(
             version.key,
             version.label,
@@ -136,7 +137,7 @@ class Changes:
             missing.num_rows,
             gap.num_rows - missing.num_rows,
             tokens,
-            speed,
+            tokens / seconds if seconds else 0.0,
             seconds,
             gap.num_rows * (version.dimension * 4 + 1_200),
             self._truncated(version),
@@ -166,18 +167,22 @@ class Changes:
         chunks = [chunk for column in found for chunk in column.chunks]
         return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
 
-    def _speed(self, version: EmbeddingVersion, missing: pa.Table) -> float:
-        """Tokens per second of this model on this machine, over a sample of what is missing."""
+    def _seconds(self, version: EmbeddingVersion, missing: pa.Table) -> float:
+        """What embedding these rows takes here: some of the very batches are timed, the others interpolated."""
+        lengths = missing["n_tokens"].to_pylist()
+        batches = list(batches_by_length(lengths, budget=self._batch_tokens))
+        places = sorted({round(one) for one in np.linspace(0, len(batches) - 1, _TIMED_BATCHES)})
         embedder = self._embedder(version)
-        embedder.embed_documents(["warm up"])
-        order = np.random.default_rng(0).permutation(missing.num_rows)
-        rows = missing.take(order[: max(1, _sample_rows(missing, order))])
-        texts = self._sample_texts(version, rows)
-        lengths = rows["n_tokens"].to_pylist()
-        started = time.perf_counter()
-        for places in batches_by_length(lengths, budget=8192):
-            embedder.embed_documents([texts[place] for place in places])
-        return sum(lengths) / max(time.perf_counter() - started, 1e-6)
+        costs = []
+        for turn, place in enumerate([places[0], *places]):
+            rows = missing.take(batches[place])
+            texts = self._sample_texts(version, rows)
+            started = time.perf_counter()
+            embedder.embed_documents(texts)
+            if turn:  # the first one only warms up
+                costs.append((time.perf_counter() - started) / sum(lengths[one] for one in batches[place]))
+        tokens = np.array([sum(lengths[one] for one in batch) for batch in batches])
+        return float((tokens * np.interp(np.arange(len(batches)), places, costs)).sum())
 
     def _sample_texts(self, version: EmbeddingVersion, rows: pa.Table) -> list[str]:
         ids = rows["row_id"].to_pylist()
@@ -207,8 +212,12 @@ class Changes:
         return self._canaries.read(version, self._embedder(version))
 
     def golden(self) -> GoldenSet | None:
-        """All golden sets as one, documents by their full ids; None when none is declared."""
-        known = self._store.read("documents", ["document_id"])["document_id"].to_pylist()
+        """All golden sets as one, documents by their full ids; None when none is declared.
+
+        A judged document that the store turned away or retired counts as one that no version finds;
+        one that it never saw is an error.
+        """
+        known = self._pipeline.corpus.ever_seen()
         sets = [
             goldens.resolve(goldens.read(name, queries, qrels), known) for name, queries, qrels in self._golden
         ]
@@ -278,8 +287,7 @@ class Changes:
         started = time.monotonic()
         documents = self._trial_documents(golden)
         within = in_list("document_id", documents)
-        with self._locks.hold(version.table, f"trying {version.key}"):
-            self._filling(version).run(only=frozenset(documents))
+        self._pipeline.fill(version, documents=frozenset(documents))
         ours = ranked(self._vectors, version, self._embedder(version), golden, where=self._where, within=within)
         scores = ours.scores(golden)
         live_key = self._releases.live().embeddings.get(version.feature)
@@ -306,9 +314,6 @@ class Changes:
         ]
         picks = np.random.default_rng(0).permutation(len(others))[:_TRIAL_OTHERS]
         return sorted(judged | {others[place] for place in picks})
-
-    def _filling(self, version: EmbeddingVersion) -> Filling:
-        return self._pipeline.filling(version)
 
     # -- going live
 
@@ -428,12 +433,6 @@ class Changes:
         state = State(declared, live, tuple(self._releases.holds()), dict(failures or {}))
         settled = frozenset(rollout.run_key(one, state) for one in declared if one.key in waiting)
         return State(state.declared, state.live, state.holds, state.failures, settled)
-
-
-def _sample_rows(missing: pa.Table, order: np.ndarray) -> int:
-    """How many rows, in that order, make up the sample."""
-    lengths = missing["n_tokens"].to_numpy()[order]
-    return int(np.searchsorted(np.cumsum(lengths), _SAMPLE_TOKENS)) + 1
 
 
 def _merged(sets: Sequence[GoldenSet]) -> GoldenSet:

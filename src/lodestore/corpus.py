@@ -134,6 +134,13 @@ class Corpus:
         latest = {row["id"]: row for row in self._logs.rows("rejects")}
         return [row for row in latest.values() if row["reason"] != _RESOLVED]
 
+    def ever_seen(self) -> set[str]:
+        """The ids of all documents that a source has ever shown: live, retired and turned away."""
+        seen = set(self._store.read("documents", ["document_id"])["document_id"].to_pylist())
+        if self._store.count(retired("documents")):
+            seen |= set(self._store.read(retired("documents"), ["document_id"])["document_id"].to_pylist())
+        return seen | {row["document_id"] for row in self._logs.rows("rejects") if row["document_id"]}
+
     def _turned_away(self) -> list[dict[str, Any]]:
         """The rejects that are documents; rows of event files are others."""
         return [row for row in self.rejects() if row["reason"] != _OF_EVENTS]
@@ -266,7 +273,7 @@ def reject(source: str, uri: str, reason: str, detail: str) -> dict[str, str]:
 def _reject_row(one: Rejected) -> dict[str, str]:
     # A file is one reject whatever is wrong with it; rows without an id are told apart by what is wrong.
     identity = digest([one.source, one.uri, one.detail if one.document_id is None else one.document_id])[:24]
-    return {**reject(one.source, one.uri, one.reason, one.detail), "id": identity}
+    return {**reject(one.source, one.uri, one.reason, one.detail), "id": identity, "document_id": one.document_id or ""}
 
 
 def _resolved(row: Mapping[str, Any]) -> dict[str, str]:

@@ -181,7 +181,7 @@ def _golden(project: Project) -> Iterator[Finding]:
 
 def _templates(project: Project) -> Iterator[Finding]:
     folder = project.template_folder
-    if folder is None or not read_folder(folder):
+    if folder is None or not folder.is_dir() or not read_folder(folder):
         where = project.settings.templates.folder
         yield Finding(
             "no_templates", f"there is no prompt template in {where}/", "note", f"put one into {where}/NAME.md"

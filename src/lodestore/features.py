@@ -42,6 +42,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # The most rows that are held in memory at once.
 _ROWS_PER_STEP = 50_000
+# Why a row is in the log of rejects, which documents share, and that it no longer is.
+_REJECTED = "invalid_row"
 _RESOLVED = "resolved"
 
 
@@ -228,10 +230,8 @@ class Features:
         self._reject(source, {}, {uri for uri in known if uri.rpartition("#")[0] not in present})
 
     def _reject(self, source: str, bad: Mapping[str, str], resolved: Iterable[str]) -> None:
-        from lodestore.corpus import reject
-
-        rows = [reject(source, uri, "invalid_row", why) for uri, why in bad.items()]
-        self._logs.put_all("rejects", rows + [reject(source, uri, _RESOLVED, "") for uri in sorted(resolved)])
+        rows = [_reject_row(source, uri, _REJECTED, why) for uri, why in bad.items()]
+        self._logs.put_all("rejects", rows + [_reject_row(source, uri, _RESOLVED, "") for uri in sorted(resolved)])
 
     # -- online
 
@@ -630,6 +630,11 @@ def _with_problems(total: Recorded, name: str, rejects: Mapping[int, str], *, wo
     """Line 0 stands for the whole of the file."""
     told = [f"{name}, {word} {line}: {why}" if line else f"{name}: {why}" for line, why in sorted(rejects.items())]
     return Recorded(total.view, total.read, total.added, total.known, tuple(told))
+
+
+def _reject_row(source: str, uri: str, reason: str, detail: str) -> dict[str, str]:
+    """A row for the log of rejects; what is said of one line is said under one id."""
+    return {"id": digest([source, uri]), "source": source, "uri": uri, "reason": reason, "detail": detail, "run": ""}
 
 
 def _shape(view: FeatureView) -> list[str]:

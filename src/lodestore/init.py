@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lodestore.errors import RefusedError, StoreWriteError
+from lodestore.errors import RefusedError, StoreWriteError, UnavailableError
 from lodestore.wire import rfc3339
 
 __all__ = ["HOUSE", "Begun", "begin", "house"]
@@ -87,7 +87,11 @@ def house() -> list[tuple[str, Path]]:
     """
     packaged = _SCAFFOLD / "project"
     root = packaged if packaged.is_dir() else _SCAFFOLD.parents[2]
-    return [(f"{part}/{name}", path) for part in HOUSE if (root / part).is_dir() for name, path in _below(root / part)]
+    missing = [part for part in HOUSE if not (root / part).is_dir()]
+    if missing:
+        message = f"this installation of lodestore lacks its {', '.join(missing)}; install it again"
+        raise UnavailableError(message)
+    return [(f"{part}/{name}", path) for part in HOUSE for name, path in _below(root / part)]
 
 
 def _below(folder: Path) -> list[tuple[str, Path]]:

@@ -219,7 +219,14 @@ def _hub_folder(model: EmbeddingModel) -> Path:
         raise ModelError(message) from error
 
 
-def _identity(model: EmbeddingModel, layout: Layout, dimension: int, max_tokens: int | None, **parts: Any) -> Identity:  # noqa: ANN401 - any JSON
+def _identity(
+    model: EmbeddingModel,
+    layout: Layout,
+    dimension: int,
+    max_tokens: int | None,
+    /,
+    **parts: Any,  # noqa: ANN401 - any JSON
+) -> Identity:
     if model.dimension is not None and model.dimension != dimension:
         message = f"embedding model {model.label}: declared dimension {model.dimension}, its files give {dimension}"
         raise ModelError(message)

@@ -134,8 +134,17 @@ class Pipeline:
 
     # -- embeddings
 
-    def fill(self, version: EmbeddingVersion, *, progress: Progress | None = None) -> Filled:
-        """The version's table holds exactly the current rows, indexed; nothing is embedded twice."""
+    def fill(
+        self,
+        version: EmbeddingVersion,
+        *,
+        progress: Progress | None = None,
+        documents: frozenset[str] | None = None,
+    ) -> Filled:
+        """The version's table holds exactly the current rows, indexed; nothing is embedded twice.
+
+        With `documents`, only their rows are added, and nothing is taken out: a trial.
+        """
         siblings = [one.table for one in self.versions.all() if one.fingerprint == version.fingerprint]
         with self._locks.hold(version.table, f"embedding {version.key}"):
             filling = Filling(
@@ -147,9 +156,9 @@ class Pipeline:
                 batch_tokens=self._batch_tokens,
                 progress=progress,
             )
-            filled = filling.run()
-            if filled.touched:
-                self._vectors.index(version.table)
+            filled = filling.run(documents)
+            # Also where nothing was written: the last run may have died before it came to this.
+            self._vectors.index(version.table)
         return filled
 
     def fill_maintained(self, *, progress: Progress | None = None) -> list[Filled]:

@@ -96,6 +96,9 @@ class VectorStore(Protocol):
     def index(self, name: str) -> None:
         """The indexes that searches need exist and cover the rows."""
 
+    def indexed(self, name: str) -> bool:
+        """Whether a search by vector goes through an index; without one it is exact."""
+
 
 class Registry(Protocol):
     """Logs that only grow."""

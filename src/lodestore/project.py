@@ -183,6 +183,7 @@ class Project:
             where=compiled,
             keep=self.settings.release.keep,
             automatic=self.settings.embedding.promote == "auto",
+            batch_tokens=self.settings.embedding.batch_tokens,
         )
 
     @cached_property

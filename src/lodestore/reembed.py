@@ -45,6 +45,11 @@ class Difference:
     remove: tuple[str, ...]
     changed: tuple[str, ...]
 
+    def only(self, documents: frozenset[str]) -> Difference:
+        """The part of it that adds rows of these documents; nothing leaves."""
+        mine = pc.is_in(self.write["document_id"], pa.array(sorted(documents), pa.string()))
+        return Difference(self.wanted, self.write.filter(mine), (), self.changed)
+
 
 @dataclass(frozen=True, slots=True)
 class Filled:
@@ -290,14 +295,17 @@ class Filling:
         self._budget = batch_tokens
         self._progress = progress or (lambda _done, _of: None)
 
-    def run(self) -> Filled:
+    def run(self, documents: frozenset[str] | None = None) -> Filled:
         """The table holds exactly the current rows. Run again after a crash, it does only what is left.
 
+        With `documents`, only their rows are added and nothing leaves.
         What is no longer in the corpus leaves even when the model fails: that needs no model.
         """
         table = self._version.table
         self._store.ensure(table, self._schema, key="row_id")
         plan = difference(self._store, self._version)
+        if documents is not None:
+            plan = plan.only(documents)
         tally, changed = _Tally(plan.write.num_rows), set(plan.changed)
         try:
             known = _Known(self._store, self._version, tuple(self._donors), plan.write)

@@ -109,7 +109,7 @@ def check_value(feature: Feature, value: object) -> str | None:
 def _readers(view: FeatureView, now: datetime, *, untyped: bool) -> dict[str, _Reader]:
     readers: dict[str, _Reader] = {}
     for key, kind in zip(view.entity.keys, view.entity.types, strict=True):
-        readers[key] = _key_text if kind == "string" else partial(_integer, wide=True, untyped=untyped)
+        readers[key] = _key_text if kind == "string" else partial(_integer, wide=True, texts=untyped)
     readers |= dict.fromkeys(_TIMES, partial(_time, latest=now + MAX_AHEAD))
     readers["event_id"] = _event_id
     return readers | {one.name: _guarded(one, _reader(one, untyped=untyped)) for one in view.stored}
@@ -295,7 +295,7 @@ def _plain(value: datetime) -> datetime:
 
 def _reader(feature: Feature, *, untyped: bool) -> _Reader:
     plain: Mapping[Kind, Callable[[], _Reader]] = {
-        Kind.INTEGER: lambda: partial(_integer, wide=feature.wide, untyped=untyped),
+        Kind.INTEGER: lambda: partial(_integer, wide=feature.wide, texts=untyped or feature.wide),
         Kind.NUMBER: lambda: partial(_number, untyped=untyped),
         Kind.BOOLEAN: lambda: partial(_boolean, untyped=untyped),
         Kind.TIMESTAMP: lambda: _moment,
@@ -310,10 +310,10 @@ def _reader(feature: Feature, *, untyped: bool) -> _Reader:
     return partial(_bounded, read=read, low=-math.inf if low is None else low, high=math.inf if high is None else high)
 
 
-def _integer(value: object, *, wide: bool, untyped: bool) -> int:
+def _integer(value: object, *, wide: bool, texts: bool) -> int:
     if type(value) is int:
         number = value
-    elif (isinstance(value, str) and (untyped or wide) and _DIGITS.fullmatch(value.strip())) or (
+    elif (isinstance(value, str) and texts and _DIGITS.fullmatch(value.strip())) or (
         isinstance(value, float) and value.is_integer()
     ):
         number = int(value)

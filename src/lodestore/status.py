@@ -13,7 +13,7 @@ from lodestore.releases import Release
 from lodestore.tables import chunk_table
 from lodestore.wire import rfc3339
 
-__all__ = ["Checks", "Status", "checks_of", "declared", "release_json", "status"]
+__all__ = ["Checks", "Status", "checks_of", "declared", "release_json", "status", "versions"]
 
 _SETTLED = frozenset({"recovered", "resolved", "ok", "passed"})
 _MILD = frozenset({"warn", "warning"})
@@ -51,7 +51,7 @@ def status(project: Project) -> Status:
         release_json(project, live),
         declared(project),
         tuple(_holds(project)),
-        tuple(_versions(project, live)),
+        versions(project),
         project.corpus.figures(),
         _chunks(project, live),
         tuple(project.features.figures()),
@@ -100,10 +100,11 @@ def _holds(project: Project) -> Iterable[dict[str, Any]]:
         yield {**named, "author": hold.author, "reason": hold.reason, "at": rfc3339(hold.at)}
 
 
-def _versions(project: Project, live: Release) -> Iterable[dict[str, Any]]:
-    states = _states(project, live)
-    for one in project.versions.all():
-        yield {
+def versions(project: Project) -> tuple[dict[str, Any], ...]:
+    """Every registered embedding version, with its state and how many rows it has."""
+    states = _states(project)
+    return tuple(
+        {
             "feature": one.feature,
             "version": one.label,
             "state": states[one.key],
@@ -112,14 +113,16 @@ def _versions(project: Project, live: Release) -> Iterable[dict[str, Any]]:
             "fingerprint": one.fingerprint,
             "key": one.key,
         }
+        for one in project.versions.all()
+    )
 
 
-def _states(project: Project, live: Release) -> dict[str, str]:
+def _states(project: Project) -> dict[str, str]:
     """What each version is; where a declared model is not installed, only liveness is known."""
     try:
         return project.versions.states()
     except ModelError:
-        serving = set(live.embeddings.values())
+        serving = set(project.releases.live().embeddings.values())
         return {one.key: "live" if one.key in serving else "unknown" for one in project.versions.all()}
 
 

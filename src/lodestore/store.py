@@ -31,7 +31,11 @@ COLUMNS = tuple(
     Column(name, _TYPES.get(str(kind), "timestamp"))  # type: ignore[arg-type]
     for name, kind in FILTERABLE.items()
 )
-_USER_FEATURES = ("user_profile:expertise_level", "user_profile:preferred_language", "user_activity:session_queries_count")
+_USER_FEATURES = (
+    "user_profile:expertise_level",
+    "user_profile:preferred_language",
+    "user_activity:session_queries_count",
+)
 
 
 class Lodestore:

@@ -210,7 +210,7 @@ LOGS: Mapping[str, Log] = MappingProxyType({
         _log("alerts", "id", "id", "check", "state", "text", "delivery"),
         _log("baselines", "id", "id", "subject", "sketch", "reason"),
         _log("canaries", "key", "key", "fingerprint", "texts", "vectors"),
-        _log("rejects", None, "id", "source", "uri", "reason", "detail", "run"),
+        _log("rejects", None, "id", "source", "uri", "document_id", "reason", "detail", "run"),
         _log("contexts", "id", "id", "request_id", "user", "release", "template", "chunks", "features", "prompt_hash"),
         _log("outcomes", "id", "id", "context_id", "values"),
         _log("watermarks", None, "name", "value"),

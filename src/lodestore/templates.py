@@ -59,7 +59,7 @@ class Templates:
         known: list[str] = []
         for template in offered:
             existing = stored.setdefault((template.template_id, template.version), template)
-            if existing is template:
+            if existing is template and template not in new:
                 new.append(template)
                 continue
             taken = [version for name, version in stored if name == template.template_id]

@@ -218,7 +218,10 @@ class Versions:
         return self._features.get(one.feature) == one.label and self.declared(one.feature).version.key == one.key
 
     def maintained(self, *, first: bool = True) -> list[EmbeddingVersion]:
-        """The versions that every ingestion brings up to date: live, predecessors, candidates; never a held one.
+        """The versions that every ingestion brings up to date: live, predecessors, built candidates; never a held one.
+
+        A candidate counts from its first gate report on: before that its own job builds it, and an
+        ingestion neither waits for that job nor does its work.
 
         With `first`, a declared feature without a live version counts, so that a first one is built.
         What is live stays so, and is kept up to date, when its line is gone from the settings.
@@ -227,8 +230,14 @@ class Versions:
         for feature in self.features if first else ():
             if feature not in live:
                 self.register(self.declared(feature))
-        states = self.states()
-        return [one for one in self.all() if one.feature in CHUNKED and states[one.key] in _MAINTAINED]
+        states, built = self.states(), {row["key"] for row in self._logs.rows("gates")}
+        return [
+            one
+            for one in self.all()
+            if one.feature in CHUNKED
+            and states[one.key] in _MAINTAINED
+            and (states[one.key] != "candidate" or one.feature not in live or one.key in built)
+        ]
 
     def runnable(self, version: EmbeddingVersion, make: Callable[[EmbeddingModel, Identity], Any]) -> Any:  # noqa: ANN401
         """What embeds for this version, when its model is still declared and still the same."""

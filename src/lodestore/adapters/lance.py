@@ -376,8 +376,8 @@ class LanceStore:
                 handle.create_index(column, config=FTS(with_position=False), replace=True)
         if handle.count_rows() >= self._index_from and "vector" not in have:
             handle.create_index("vector", config=HnswSq(distance_type="cosine"), replace=True)
-        if have:
-            handle.optimize()
+        # Many small commits made the table: whole pieces are searched in a third of the time.
+        handle.optimize()
 
     def indexed(self, name: str) -> bool:
         """Whether the table has an index over its vectors."""

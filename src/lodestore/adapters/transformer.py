@@ -62,7 +62,7 @@ class TransformerEmbedder:
             show_progress_bar=False,
             convert_to_numpy=True,
         )
-        return np.asarray(vectors, dtype=np.float32)
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
         """One float32 row per text."""

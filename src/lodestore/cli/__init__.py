@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from lodestore.cli.errors import BUG, exit_code, tell
-from lodestore.errors import LodestoreError, nearest
+from lodestore.errors import InvalidRowsError, LodestoreError, nearest
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -106,7 +106,8 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except (LodestoreError, click.ClickException) as error:
         _debug(error)
-        tell(_message(error), getattr(error, "code", "usage"), as_json=as_json)
+        named = getattr(error, "problems", ())
+        tell(_message(error), getattr(error, "code", "usage"), as_json=as_json, problems=named)
         return exit_code(error)
     except Exception as error:  # noqa: BLE001 - the last place where a bug can be told in one line
         _debug(error)
@@ -116,6 +117,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _message(error: Exception) -> str:
+    if isinstance(error, InvalidRowsError):
+        return "\n  ".join([f"{error.view}: nothing was stored", *error.problems])
     if not isinstance(error, click.ClickException):
         return str(error)
     context = getattr(error, "ctx", None)

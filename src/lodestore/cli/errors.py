@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 
 import click
 
@@ -24,9 +24,11 @@ def exit_code(error: Exception) -> int:
     return 1
 
 
-def tell(message: str, code: str, *, as_json: bool) -> None:
-    """The message is on the error stream; with `as_json` also as an object on the other one."""
+def tell(message: str, code: str, *, as_json: bool, problems: Sequence[str] = ()) -> None:
+    """The message is on the error stream; with `as_json` it is an object on the other one, too."""
     click.echo(f"lodestore: error: {message}", err=True)
     if as_json:
-        print(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))  # noqa: T201 - the answer
-        sys.stdout.flush()
+        error: dict[str, object] = {"code": code, "message": message}
+        if problems:
+            error["problems"] = list(problems)
+        click.echo(json.dumps({"error": error}, ensure_ascii=False))

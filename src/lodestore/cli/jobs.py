@@ -21,6 +21,8 @@ from lodestore.cli.session import Session, command, pairs
 
 __all__ = ["Workspace", "dagster_home", "run", "workspace"]
 
+_PATIENCE = 30.0  # seconds that an interrupted run has to end properly
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
@@ -147,12 +149,25 @@ def _executed(order: Mapping[str, Any], environment: Mapping[str, str]) -> dict[
         given = json.dumps({**order, "result": str(result)})
         # -P: the folder of the script is no place to import from
         words = [sys.executable, "-P", str(_packaged("run_jobs.py")), given]
-        done = subprocess.run(words, env=environment, stdout=sys.stderr.fileno(), check=False)  # noqa: S603 - our own script
+        code = _awaited(words, environment)
         if not result.is_file():
-            message = f"the process of {', '.join(order['jobs'])} ended with {done.returncode} before it could say why"
+            message = f"the process of {', '.join(order['jobs'])} ended with {code} before it could say why"
             raise StoreError(message)
         outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return outcome
+
+
+def _awaited(words: list[str], environment: Mapping[str, str]) -> int:
+    """The exit code. Who interrupts waits until Dagster has closed the run: the terminal told the process, too."""
+    process = subprocess.Popen(words, env=environment, stdout=sys.stderr.fileno())  # noqa: S603 - our own script
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+        raise
 
 
 def _refuse(outcome: Mapping[str, Any], place: Workspace) -> None:

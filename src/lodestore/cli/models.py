@@ -22,7 +22,7 @@ models = group("models", "Embedding models and their versions.")
 @command(models, "list")
 def listed(session: Session) -> None:
     """List the declared models, and every version that the store has."""
-    from lodestore.status import status
+    from lodestore.status import versions
 
     project = session.project
     wanted = project.versions.declared_labels
@@ -34,8 +34,8 @@ def listed(session: Session) -> None:
         }
         for one in project.settings.embedding.models
     ]
-    versions = status(project).versions
-    session.show({"models": declared, "versions": versions}, _list_page(declared, versions))
+    stored = versions(project)
+    session.show({"models": declared, "versions": stored}, _list_page(declared, stored))
 
 
 def _list_page(declared: list[dict[str, Any]], versions: tuple[Mapping[str, Any], ...]) -> Iterator[Block]:
@@ -51,10 +51,10 @@ def _list_page(declared: list[dict[str, Any]], versions: tuple[Mapping[str, Any]
 def show(session: Session, label: str) -> None:
     """Show who a model is: its fingerprint, what that was made of, and where it is used."""
     from lodestore.errors import UnknownModelError
-    from lodestore.status import status
+    from lodestore.status import versions
 
     project = session.project
-    stored = [one for one in status(project).versions if label in {one["version"], one["key"]}]
+    stored = [one for one in versions(project) if label in {one["version"], one["key"]}]
     found = [one for one in project.settings.embedding.models if one.label == label]
     if not stored and not found:
         known = [one.label for one in project.settings.embedding.models]

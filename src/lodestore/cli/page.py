@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import click
 
-__all__ = ["Block", "Facts", "Table", "ago", "brief", "cell", "printed"]
+__all__ = ["Block", "Facts", "Table", "ago", "brief", "cell", "printed", "shares"]
 
 _STYLES = {
     "green": {"live", "fresh", "present", "ok", "passed", "yes"},
@@ -22,7 +22,7 @@ _GAP = "  "
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings. `text` columns may be wrapped; without rows, `empty` is said instead."""
+    """Rows under headings. `text` names columns of prose, which are wrapped first; without rows, `empty` is said instead."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -61,6 +61,14 @@ def cell(value: Any) -> str:  # noqa: ANN401 - any value
             return str(value)
 
 
+def shares(value: Any) -> str:  # noqa: ANN401 - a slot's value
+    """The value of a release's slot: a version alone, or several with their shares."""
+    if not isinstance(value, Mapping):
+        return cell(value)
+    whole = sum(value.values())
+    return ", ".join(version if len(value) == 1 else f"{version} {part / whole:.0%}" for version, part in value.items())
+
+
 def brief(text: str, width: int = 240) -> str:
     """The text on one line, cut at a word."""
     line = " ".join(text.split())
@@ -68,8 +76,12 @@ def brief(text: str, width: int = 240) -> str:
 
 
 def ago(text: str | None) -> str:
-    """An RFC 3339 moment without what nobody reads: the fractions of its second."""
-    return "-" if not text else text[:19].replace("T", " ") + " UTC"
+    """An RFC 3339 moment without what nobody reads: the fractions of its second.
+
+    >>> ago("2026-01-02T03:04:05.678901Z")
+    '2026-01-02 03:04:05Z'
+    """
+    return "-" if not text else text[:19].replace("T", " ") + "Z"
 
 
 def printed(page: Iterable[Block], out: TextIO) -> None:
@@ -126,16 +138,20 @@ def _numeric(table: Table) -> list[bool]:
     return [all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in column) for column in columns]
 
 
+def _ratio(table: Table, name: str) -> int | None:
+    """Columns of prose share what room the others leave."""
+    return 1 if name in table.text else None
+
+
 def _rich(table: Table, out: TextIO) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=True, header_style="bold")
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True, header_style="bold")
     for name, number in zip(table.columns, _numeric(table), strict=True):
-        whole = name not in table.text
-        grid.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=whole)
+        grid.add_column(Text(name), justify="right" if number else "left", overflow="fold", ratio=_ratio(table, name))
     for row in table.rows:
         grid.add_row(*(Text(cell(one), style=_WORDS.get(cell(one).lower(), "")) for one in row))
     Console(file=out).print(grid)

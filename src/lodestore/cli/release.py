@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lodestore.cli.page import Block, Facts, Table, ago, cell
+from lodestore.cli.page import Block, Facts, Table, ago, shares
 from lodestore.cli.session import Session, author, command, group, pairs
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _release_page(value: Mapping[str, Any]) -> Iterator[Block]:
     made = {"since": ago(value["at"]), "made by": value["author"], "how": value["action"], "why": value["reason"]}
     yield Facts({**made, "id": value["id"]}, title=f"Release {value['generation']}")
     kinds = ("embeddings", "templates", "views")
-    rows = [[kind.removesuffix("s"), name, cell(one)] for kind in kinds for name, one in value[kind].items()]
+    rows = [[kind.removesuffix("s"), name, shares(one)] for kind in kinds for name, one in value[kind].items()]
     yield Table(("kind", "slot", "live"), rows, title="Slots")
 
 
@@ -89,7 +89,9 @@ def _value(project: Project, slot: Slot, slots: Mapping[Slot, Any]) -> Any:  # n
 
 def _change(one: Mapping[str, Any]) -> str:
     name = one["slot"].partition(":")[2]
-    return f"{name} {cell(one['to'])}" if one["from"] is None else f"{name} {cell(one['from'])} -> {cell(one['to'])}"
+    return (
+        f"{name} {shares(one['to'])}" if one["from"] is None else f"{name} {shares(one['from'])} -> {shares(one['to'])}"
+    )
 
 
 @command(release)
@@ -99,7 +101,7 @@ def diff(session: Session, a: int, b: int) -> None:
     """Show what differs between two releases."""
     releases = session.project.releases
     changes = _changes(session.project, releases.generation(a), releases.generation(b))
-    rows = [[one["slot"], cell(one["from"]), cell(one["to"])] for one in changes]
+    rows = [[one["slot"], shares(one["from"]), shares(one["to"])] for one in changes]
     page = [Table(("slot", f"release {a}", f"release {b}"), rows, empty="nothing differs")]
     session.show({"from": a, "to": b, "changes": changes}, page)
 

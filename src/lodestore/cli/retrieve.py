@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,16 @@ _MODES = click.Choice(["hybrid", "vector", "text"])
 @click.option("--full", is_flag=True, help="Print whole chunks.")
 def search(session: Session, query: str, k: int, mode: Mode, where: str | None, *, explain: bool, full: bool) -> None:
     """Find the chunks that answer QUERY."""
+    if mode != "text":
+        _loaded(session)
     found = session.project.store.search(query, k=k, mode=mode, filter=where)
     value = found.to_json() | ({"explain": _explained(session, found, where)} if explain else {})
     session.show(value, _hits_page(found, value.get("explain"), full=full))
+
+
+def _loaded(session: Session) -> None:
+    """The model is in memory, so that the times that are told are those of an answer, not of a start."""
+    session.project.live().embed(["ready"])
 
 
 def _explained(session: Session, found: SearchResult, where: str | None) -> dict[str, Any]:
@@ -59,9 +66,13 @@ def _hits_page(found: SearchResult, explained: dict[str, Any] | None, *, full: b
             yield f"    {_ranks(hit)}"
     if not found.hits:
         yield "Nothing was found."
-    yield f"\n{len(found.hits)} hits, {found.mode}, {found.version}, release {found.release}, {found.took_ms:.0f} ms"
+    yield f"\n{_counted(found.hits)}, {found.mode}, {found.version}, release {found.release}, {found.took_ms:.0f} ms"
     if explained:
         yield Facts({name: value for name, value in explained.items() if name != "ranks"}, title="How")
+
+
+def _counted(hits: Sequence[Hit]) -> str:
+    return f"{len(hits)} hit" if len(hits) == 1 else f"{len(hits)} hits"
 
 
 def _score(hit: Hit) -> str:
@@ -100,8 +111,8 @@ def context(
     from lodestore.cli.session import pairs
 
     given = dict(pairs(variables, "--var"))
-    store = session.project.store
-    made = store.context(
+    _loaded(session)
+    made = session.project.store.context(
         query, user_id=user_id, template=template, k=k, filter=where, variables=given, record=not no_record
     )
     session.show(made.to_json(), _context_page(made, user_id))

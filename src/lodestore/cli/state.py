@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lodestore.cli.page import Block, Facts, Table, ago
+from lodestore.cli.page import Block, Facts, Table, ago, shares
 from lodestore.cli.session import Session, command
 
 if TYPE_CHECKING:
@@ -53,20 +53,13 @@ def _release(found: Status, store: str) -> Iterator[Block]:
 
 def _slots(found: Status) -> Table:
     """Each slot with what is live beside what is declared."""
-    rows: list[list[str | None]] = []
+    rows: list[list[str]] = []
     for kind in ("embeddings", "templates", "views"):
         live: Mapping[str, Any] = found.release[kind]
         wanted: Mapping[str, Any] = found.declared[kind]
         names = sorted({*live, *wanted})
-        rows += [[kind.removesuffix("s"), name, _value(live.get(name)), _value(wanted.get(name))] for name in names]
+        rows += [[kind.removesuffix("s"), name, shares(live.get(name)), shares(wanted.get(name))] for name in names]
     return Table(("kind", "slot", "live", "declared"), rows, title="Slots", empty="nothing is declared")
-
-
-def _value(value: Any) -> str | None:  # noqa: ANN401 - a slot's value
-    if isinstance(value, Mapping):
-        whole = sum(value.values())
-        return ", ".join(version if len(value) == 1 else f"{version} {n / whole:.0%}" for version, n in value.items())
-    return None if value is None else str(value)
 
 
 def _views(found: Status) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lodestore.cli.page import Block, Facts, Table, cell
+from lodestore.cli.page import Block, Facts, Table, shares
 from lodestore.cli.session import Session, author, command, group, pairs
 
 if TYPE_CHECKING:
@@ -223,5 +223,4 @@ def rollback(session: Session, template_id: str, reason: str, by: str | None) ->
 def _told(session: Session, made: Release, template_id: str) -> None:
     weights = made.templates.get(template_id, {})
     value = {"generation": made.generation, "id": made.id, "template": template_id, "versions": weights}
-    shown = next(iter(weights)) if len(weights) == 1 else cell(weights)
-    session.show(value, [f"Release {made.generation} is live: {template_id} {shown}."])
+    session.show(value, [f"Release {made.generation} is live: {template_id} {shares(weights)}."])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -16,7 +16,7 @@ from lodestore.cli.session import Session, command, pairs
 if TYPE_CHECKING:
     from lodestore.catalog import Catalog
     from lodestore.features import OnlineAnswer
-    from lodestore.spec import Feature, FeatureRef
+    from lodestore.spec import Feature, FeatureRef, FeatureView
 
 __all__ = ["historical", "materialize", "online", "push"]
 
@@ -30,6 +30,9 @@ def online(
     session: Session, features: tuple[str, ...], service: str | None, entities: tuple[str, ...], inputs: tuple[str, ...]
 ) -> None:
     """Read feature values as an application sees them now."""
+    if not entities and not inputs:
+        message = "name whose features: --entity user_id=u1"
+        raise click.UsageError(message, click.get_current_context())
     catalog = session.project.catalog
     refs = [*_refs(features), *(catalog.service(service).features if service else ())]
     for ref in refs:
@@ -102,25 +105,39 @@ def push(session: Session, view: str, file: Path) -> None:
 
     FILE is JSON lines, CSV or Parquet; - reads JSON lines from the input. All or nothing: when a row does not fit, every bad one is named and none is stored.
     """
-    session.project.catalog.view(view)
-    rows = _file_rows(view, Path("/dev/stdin") if str(file) == "-" else file)
+    declared = session.project.catalog.view(view)
+    rows = _file_rows(declared, Path("/dev/stdin") if str(file) == "-" else file)
     written = session.project.store.push(view, rows)
     value = {"accepted": written.accepted, "duplicates": written.duplicates, "late": written.late}
     session.show(value, [Facts(value, title=f"Pushed into {view}")])
 
 
-def _file_rows(view: str, path: Path) -> list[Mapping[str, Any]]:
+def _file_rows(view: FeatureView, path: Path) -> list[Mapping[str, Any]]:
     from lodestore import events
-    from lodestore.errors import InvalidRowsError, SourceError
+    from lodestore.errors import SourceError
 
     if not path.exists() or path.is_dir():
-        message = f"{path} is not a file; name one with rows of {view}"
+        message = f"{path} is not a file; name one with rows of {view.name}"
         raise SourceError(message)
-    found = list(events.rows(events.EventSource("file", view, str(path)), path))
-    bad = [f"row {number}: {row}" for number, row in found if isinstance(row, str)]
-    if bad:
-        raise InvalidRowsError(view, bad)
+    found = list(events.rows(events.EventSource("file", view.name, str(path)), path))
+    if any(isinstance(row, str) for _, row in found):
+        _refuse(view, found)
     return [row for _, row in found if not isinstance(row, str)]
+
+
+def _refuse(view: FeatureView, found: Sequence[tuple[int, Mapping[str, Any] | str]]) -> NoReturn:
+    """Every bad row is named, those that cannot be read among those that do not fit."""
+    from lodestore.errors import InvalidRowsError
+    from lodestore.logs import utc_now
+    from lodestore.rows import check_rows
+
+    problems: list[tuple[int, str]] = []
+    for number, row in found:
+        if isinstance(row, str):
+            problems.append((number, row))
+        else:
+            problems += [(number, one.what) for one in check_rows(view, [row], now=utc_now()).problems]
+    raise InvalidRowsError(view.name, [f"row {number}: {what}" for number, what in problems])
 
 
 def _moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
