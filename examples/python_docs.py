@@ -7,14 +7,17 @@ docstrings of the standard library's modules.
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 import sysconfig
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["modules", "topics"]
 
 _PRIVATE = frozenset({"test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "pydoc_data"})
+_BEFORE = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING})
 _DEEPEST = 2  # json, json.decoder; what lies deeper is detail
 
 
@@ -52,5 +55,12 @@ def _module(path: Path) -> str | None:
 
 
 def _docstring(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8", errors="replace"))
-    return ast.get_docstring(tree) or ""
+    """The module's first string, without parsing what comes after it."""
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type == tokenize.STRING:
+                said = ast.literal_eval(token.string)
+                return inspect.cleandoc(said) if isinstance(said, str) else ""
+            if token.type not in _BEFORE:
+                break
+    return ""

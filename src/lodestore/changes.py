@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from lodestore import golden as goldens
 from lodestore import rollout
 from lodestore.canary import Canaries, CanaryReading
-from lodestore.chunking import truncated_share
 from lodestore.errors import BudgetError, GateError, GoldenError
 from lodestore.gate import GateOptions, GateReport, Verdict, compared, judge, mean_overlap
 from lodestore.golden import GoldenSet
@@ -195,11 +194,12 @@ class Changes:
         return [texts[one] or "" for one in ids]
 
     def _truncated(self, version: EmbeddingVersion) -> float:
+        """The share of chunks that the model would not read to their end, in [0, 1]."""
         declared = self._versions.of(version.feature, version.label)
         if declared.chunker is None or declared.identity.max_tokens is None:
             return 0.0
-        texts = self._store.read(chunk_table(version.chunker), ["text"])["text"]
-        return truncated_share(texts, declared.chunker.count, declared.identity.max_tokens)
+        counts = self._pipeline.corpus.token_counts(version.chunker, declared.chunker)
+        return float((counts > declared.identity.max_tokens).mean()) if len(counts) else 0.0
 
     def _new_chunker(self, version: EmbeddingVersion) -> bool:
         live = self._releases.live().embeddings.get(version.feature)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from lodestore.errors import DeclarationError
 from lodestore.models import Identity
@@ -147,11 +145,3 @@ class Chunker:
 def whole(name: str) -> bool:
     """Whether a chunker's id says that nothing is cut."""
     return name == WHOLE
-
-
-def truncated_share(texts: pa.ChunkedArray, count: Callable[[Sequence[str]], list[int]], limit: int | None) -> float:
-    """The share of texts that are longer than `limit` tokens, in [0, 1]."""
-    if limit is None or not len(texts):
-        return 0.0
-    tokens = count(texts.to_pylist())
-    return sum(n > limit for n in tokens) / len(tokens)

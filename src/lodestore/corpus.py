@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.chunking import Chunk, Chunker
+from lodestore.chunking import Chunk, Chunker, embedded_text
 from lodestore.documents import Document, DocumentSource, Reading, Rejected
 from lodestore.logs import Logs
 from lodestore.ports import Clock, OfflineStore
@@ -186,6 +187,19 @@ class Corpus:
         table = self._store.read(name, ["n_tokens", "truncated"])
         tokens, truncated = pc.sum(table["n_tokens"]).as_py(), pc.sum(table["truncated"]).as_py()
         return ChunkSync(chunker, table.num_rows, written, dropped, truncated or 0, tokens or 0)
+
+    def token_counts(self, chunker: str, counter: Chunker) -> np.ndarray:
+        """How many tokens `counter`'s model sees of each chunk of a chunker, its title included."""
+        name = chunk_table(chunker)
+        if not self._store.count(name):
+            return np.zeros(0, dtype=np.int64)
+        named = self._store.read("documents", ["document_id", "title"])
+        titles = dict(zip(named["document_id"].to_pylist(), named["title"].to_pylist(), strict=True))
+        counts: list[int] = []
+        for batch in self._store.batches(name, ["document_id", "text"]):
+            rows = zip(batch["document_id"].to_pylist(), batch["text"].to_pylist(), strict=True)
+            counts += counter.count([embedded_text(titles.get(one) or "", text) for one, text in rows])
+        return np.array(counts, dtype=np.int64)
 
     def doubled(self, name: str, key: str) -> int:
         """How many rows of a table share their key with another; 0 is right."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+from lodestore import golden
 from lodestore.errors import LodestoreError, ModelError, SettingsError
-from lodestore.evaluation import golden_set
 from lodestore.project import Project
 from lodestore.prompts import read_folder
 from lodestore.spec import Source
@@ -170,9 +170,9 @@ def _golden(project: Project) -> Iterator[Finding]:
         mend = "add [golden] with queries and qrels, so that a new model is judged before it goes live"
         yield Finding("no_golden_set", "no golden set is declared", "note", mend)
         return
-    wanted = project.settings.gate.min_queries
+    wanted, root = project.settings.gate.min_queries, project.settings.root
     for files in project.settings.golden:
-        judged = len(golden_set(project.settings, files.name).judged)
+        judged = len(golden.read(files.name, root / files.queries, root / files.qrels).judged)
         if judged < wanted:
             what = f"golden set {files.name!r} has {judged} judged queries, fewer than gate.min_queries = {wanted}"
             mend = "add queries, or lower gate.min_queries; until then a person promotes new versions"

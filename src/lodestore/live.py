@@ -14,6 +14,7 @@ from lodestore.models import EmbeddingVersion
 from lodestore.ports import Embedder, VectorStore
 from lodestore.releases import Release
 from lodestore.retrieval import Hit, Mode, SearchResult, checked_query
+from lodestore.vectors import checked
 
 __all__ = ["Live"]
 
@@ -38,7 +39,9 @@ class Live:
 
     def embed(self, texts: Sequence[str], feature: str = "content") -> np.ndarray:
         """The queries' vectors, by the model of the table that is searched."""
-        return self.embedder(self.version(feature)).embed_queries(texts)
+        version = self.version(feature)
+        made = self.embedder(version).embed_queries(texts)
+        return checked(made, texts=len(texts), dimension=version.dimension, label=version.label)
 
     def search(
         self, query: str, *, k: int = 10, mode: Mode = "hybrid", where: str | None = None, feature: str = "content"

@@ -115,6 +115,7 @@ class Project:
             chunks=self.settings.chunks,
             root=self.settings.root,
             keep=self.settings.release.keep,
+            count_tokens=self.corpus.token_counts,
         )
 
     @cached_property

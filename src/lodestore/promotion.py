@@ -1,14 +1,16 @@
-"""What people decide about what is live: several slots in one release, one slot back, a whole release back."""
+"""What people decide about a whole release: several slots at once, template shares, a release back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lodestore import rollout
 from lodestore.errors import GateError, RefusedError, RequestError, RetentionError, UnknownNameError, UnknownViewError
+from lodestore.gate import Verdict
 from lodestore.models import EmbeddingVersion
 from lodestore.project import Project
-from lodestore.releases import Release, Slot, predecessor
+from lodestore.releases import Release, Slot
 from lodestore.versions import slot_of
 
 __all__ = ["activate", "promote", "rollback_release", "rollback_template", "slot_named"]
@@ -26,30 +28,49 @@ def slot_named(project: Project, name: str) -> Slot:
     return matches[0]
 
 
-def promote(project: Project, wanted: Mapping[str, str], *, author: str, reason: str = "") -> Release:
-    """Every slot of `wanted` has its value, in one release; a version that cannot serve is refused.
+def promote(
+    project: Project, wanted: Mapping[str, str], *, author: str, accept_loss: bool = False, reason: str = ""
+) -> Release:
+    """Every slot of `wanted` has its value, in one release; what a gate or the health forbids is refused.
 
-    A version that was held is free again: somebody named it.
+    An embedding version that was held is free again: somebody named it. `accept_loss` with a reason
+    overrides the gate's word on quality, never on health.
     """
-    if not wanted:
-        message = "nothing to promote; write SLOT=VALUE, for example content=minilm@2 or qa_basic=1.1.0"
-        raise RequestError(message)
     base = project.releases.live()
-    changes = {slot: _value(project, slot, value) for slot, value in _slots(project, wanted)}
-    with project.locks.writer("promoting"):
-        release = _publish(project, changes, base, action="promote", author=author, reason=reason)
-        _free(project, changes, author, reason)
+    versions, others = _wanted(project, wanted, base)
+    if not versions:
+        return project.releases.publish(others, action="promote", author=author, reason=reason, base=base)
+    first, *more = versions
+    for version in more:
+        _verify(project, version, accept_loss=accept_loss)
+    also = {**others, **{rollout.slot_of(version): version.key for version in more}}
+    release = project.changes.promote(
+        first, author=author, by_name=True, accept_loss=accept_loss, reason=reason, also=also
+    )
+    _free(project, more, author)
     return release
 
 
-def _slots(project: Project, wanted: Mapping[str, str]) -> Iterable[tuple[Slot, str]]:
-    for name, value in wanted.items():
-        yield slot_named(project, name), value
+def _wanted(
+    project: Project, wanted: Mapping[str, str], base: Release
+) -> tuple[list[EmbeddingVersion], dict[Slot, Any]]:
+    """The embedding versions and the other slots' values that differ from what is live."""
+    versions: list[EmbeddingVersion] = []
+    others: dict[Slot, Any] = {}
+    for slot, value in [(slot_named(project, name), value) for name, value in wanted.items()]:
+        if slot.kind == "embedding":
+            version = project.versions.find(slot.name, value)
+            versions += [version] if base.slots.get(slot) != version.key else []
+            continue
+        found = _value(project, slot, value)
+        others |= {slot: found} if base.slots.get(slot) != found else {}
+    if not versions and not others:
+        message = f"{', '.join(wanted) or 'nothing'}: live already in release {base.generation}; nothing was changed"
+        raise RefusedError(message)
+    return versions, others
 
 
 def _value(project: Project, slot: Slot, value: str) -> Any:  # noqa: ANN401 - a slot's value
-    if slot.kind == "embedding":
-        return _healthy(project, project.versions.find(slot.name, value)).key
     if slot.kind == "template":
         return {project.templates.get(slot.name, value).version: 1.0}
     if not value.isdigit():
@@ -58,33 +79,26 @@ def _value(project: Project, slot: Slot, value: str) -> Any:  # noqa: ANN401 - a
     return project.catalog.view(slot.name, int(value)).version
 
 
-def _healthy(project: Project, version: EmbeddingVersion) -> EmbeddingVersion:
+def _verify(project: Project, version: EmbeddingVersion, *, accept_loss: bool) -> None:
+    """The version is complete, healthy, and the gate let it through."""
+    project.pipeline.fill(version)
     health = project.pipeline.health(version)
     if not health.healthy:
         message = f"{version.feature} {version.label} cannot serve: {health.why_not()}; run: lodestore run reembed"
         raise GateError(message)
-    return version
+    row = project.changes.report(version) or {"verdict": project.changes.gate(version).verdict}
+    verdict = Verdict(row["verdict"])
+    if verdict is not Verdict.PASSED and (verdict is Verdict.UNHEALTHY or not accept_loss):
+        message = f"{version.feature} {version.label}: the gate says {verdict}; look at: lodestore models show {version.label}"
+        raise GateError(message)
 
 
-def _publish(project: Project, changes: Mapping[Slot, Any], base: Release, **why: str) -> Release:
-    if all(base.slots.get(slot) == value for slot, value in changes.items()):
-        shown = ", ".join(str(slot) for slot in changes)
-        message = f"{shown}: live already in release {base.generation}; nothing was changed"
-        raise RefusedError(message)
-    return project.releases.publish(
-        changes, action=why["action"], author=why["author"], reason=why["reason"], base=base
-    )
-
-
-def _free(project: Project, changes: Mapping[Slot, Any], author: str, reason: str) -> None:
-    held = {(hold.slot, hold.fingerprint): hold for hold in project.releases.holds()}
-    for slot, key in changes.items():
-        if slot.kind != "embedding":
-            continue
-        hold = held.get((slot, project.versions.registered(key).fingerprint))
-        if hold is not None:
+def _free(project: Project, versions: Iterable[EmbeddingVersion], author: str) -> None:
+    wanted = {(rollout.slot_of(one), one.fingerprint) for one in versions}
+    for hold in project.releases.holds():
+        if (hold.slot, hold.fingerprint) in wanted:
             named = {"fingerprint": hold.fingerprint, "version": hold.version}
-            project.releases.release_hold(slot, **named, author=author, reason=reason or "promoted by name")
+            project.releases.release_hold(hold.slot, **named, author=author, reason="promoted by name")
 
 
 def activate(
@@ -95,20 +109,17 @@ def activate(
         message = f"{template_id}: give one or more versions, each with a weight above 0, such as 1.0.0=0.9 1.1.0=0.1"
         raise RequestError(message)
     value = {project.templates.get(template_id, version).version: weight for version, weight in weights.items()}
-    base = project.releases.live()
-    with project.locks.writer("activating a template"):
-        return _publish(
-            project, {Slot("template", template_id): value}, base, action="promote", author=author, reason=reason
-        )
+    base, slot = project.releases.live(), Slot("template", template_id)
+    if base.slots.get(slot) == value:
+        message = f"{template_id}: just so live already in release {base.generation}; nothing was changed"
+        raise RefusedError(message)
+    return project.releases.publish({slot: value}, action="promote", author=author, reason=reason, base=base)
 
 
 def rollback_template(project: Project, template_id: str, *, author: str, reason: str = "") -> Release:
     """The template's previous live value is live again; other slots stay as they are."""
-    history = project.releases.history()
     slot = project.releases.slot(f"template:{template_id}")
-    change = {slot: predecessor(history, slot)}
-    with project.locks.writer("rolling a template back"):
-        return _publish(project, change, history[-1], action="rollback", author=author, reason=reason)
+    return project.changes.rollback(slot, author=author, reason=reason)
 
 
 def rollback_release(project: Project, *, author: str, reason: str = "", to: int | None = None) -> Release:
@@ -119,18 +130,16 @@ def rollback_release(project: Project, *, author: str, reason: str = "", to: int
     """
     history = project.releases.history()
     target = project.releases.generation(to) if to is not None else _before(history)
-    live = history[-1]
-    changes = {slot: target.slots.get(slot) for slot in {*live.slots, *target.slots}}
-    for slot, key in target.slots.items():
-        if slot.kind == "embedding" and live.slots.get(slot) != key:
-            _present(project, target, project.versions.registered(key))
-    with project.locks.writer("rolling a release back"):
-        release = _publish(project, changes, live, action="rollback", author=author, reason=reason)
-        _hold(project, live, release, author, reason or f"rolled back to release {target.generation}")
-    return release
+    if target.slots == history[-1].slots:
+        message = f"release {target.generation} is what is live; nothing was changed"
+        raise RefusedError(message)
+    for key in set(target.embeddings.values()) - set(history[-1].embeddings.values()):
+        _present(project, target, project.versions.registered(key))
+    return project.changes.restore(target, author=author, reason=reason)
 
 
 def _before(history: Sequence[Release]) -> Release:
+    """The newest release that differs from the live one, where going back to one takes off what came after it."""
     stack: list[Release] = []
     for release in history:
         places = [place for place, one in enumerate(stack) if one.slots == release.slots]
@@ -146,11 +155,3 @@ def _present(project: Project, target: Release, version: EmbeddingVersion) -> No
     if not project.tables.count(version.table):
         message = f"release {target.generation} needs {version.feature} {version.label}, whose table was dropped"
         raise RetentionError(message)
-
-
-def _hold(project: Project, left: Release, now: Release, author: str, reason: str) -> None:
-    for slot, key in left.slots.items():
-        if slot.kind == "embedding" and now.slots.get(slot) != key:
-            version = project.versions.registered(key)
-            named = {"fingerprint": version.fingerprint, "version": version.label}
-            project.releases.hold(slot, **named, author=author, reason=reason)

@@ -363,6 +363,7 @@ def _put(hint: Tree, spot: Tree, parts: list[str], word: str, value: str, path: 
         spot[part] = value
         return here
     if array:
+        rest = _with_name(spot.get(part, []), rest)
         entry = _named_entry(spot.get(part, []), rest[0], word, here)
         label = _joined(here, _entry_label(entry))
         if len(rest) == 1:
@@ -370,6 +371,12 @@ def _put(hint: Tree, spot: Tree, parts: list[str], word: str, value: str, path: 
             raise SettingsError(message)
         return _put(typing.get_args(inner)[0], entry, rest[1:], word, value, label)
     return _put(inner, spot.setdefault(part, {}), rest, word, value, here)
+
+
+def _with_name(entries: Tree, rest: list[str]) -> list[str]:
+    """A plain table `[golden]` needs no name in a variable either."""
+    plain = isinstance(entries, list) and len(entries) == 1 and "name" not in entries[0]
+    return [_entry_label(entries[0]), *rest] if plain and rest[0] in entries[0] else rest
 
 
 def _put_entry(spot: dict[str, Tree], name: str, value: str, path: str) -> str:

@@ -20,6 +20,7 @@ _KINDS = (".csv", ".jsonl", ".ndjson", ".parquet")
 def read_table(path: Path, *, texts: Iterable[str] = ()) -> pa.Table:
     """The table of a file; the columns `texts` of a CSV are text whatever they look like, such as ids."""
     _check(path)
+    _check_there(path)
     try:
         match path.suffix:
             case ".csv":
@@ -45,6 +46,12 @@ def _options(texts: Iterable[str]) -> object:
 
     kinds = dict.fromkeys(texts, pa.string()) | {"event_timestamp": pa.string()}
     return csv.ConvertOptions(column_types=kinds, strings_can_be_null=True)
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        message = f"{path}: there is no such file"
+        raise SourceError(message)
 
 
 def _check(path: Path) -> None:

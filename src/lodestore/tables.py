@@ -217,6 +217,7 @@ LOGS: Mapping[str, Log] = MappingProxyType({
         _log("tombstones", "id", "id", "kind"),
         _log("audit", "id", "id", "act", "subject", "author", "detail"),
         _log("heartbeats", None, "name", "detail"),
+        _log("keys", "id", "id", "key_id", "state", "digest", "scopes", "filter", "note", "author"),
     )
 })  # fmt: skip
 

@@ -99,7 +99,7 @@ def checked(vectors: np.ndarray, *, texts: int, dimension: int, label: str) -> n
         found = health(array)
         message = (
             f"{label} gave {found.nan} NaN, {found.infinite} infinite and {found.zero} zero vectors "
-            f"for {texts} texts; nothing of this batch was stored"
+            f"for {texts} texts; nothing of this batch is used"
         )
         raise BadVectorError(message)
     return array

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lodestore.chunking import WHOLE, Chunker, ChunkOptions, whole
 from lodestore.errors import FingerprintError, ModelError, UnknownModelError
 from lodestore.logs import Logs
@@ -53,6 +55,7 @@ class Versions:
         chunks: ChunkOptions,
         root: Path,
         keep: int,
+        count_tokens: Callable[[str, Chunker], np.ndarray],
     ) -> None:
         self._logs = logs
         self._releases = releases
@@ -61,6 +64,7 @@ class Versions:
         self._chunks = chunks
         self._root = root
         self._keep = keep
+        self._count_tokens = count_tokens
         self._identities: dict[str, Identity] = {}
 
     # -- declared
@@ -99,7 +103,7 @@ class Versions:
     def of(self, feature: str, label: str) -> Declared:
         """The version of a feature by one model; it uses the live chunker where that cuts nothing off."""
         model, identity = self.model(label), self.identity(label)
-        chunker = self._best_chunker(feature, identity) if CHUNKED.get(feature, True) else None
+        chunker = self._best_chunker(feature, label, identity) if CHUNKED.get(feature, True) else None
         version = EmbeddingVersion(
             feature,
             model.name,
@@ -111,15 +115,32 @@ class Versions:
         self._refuse_changed(version)
         return Declared(version, model, identity, chunker)
 
-    def _best_chunker(self, feature: str, identity: Identity) -> Chunker:
-        """The live version's chunker when the settings still want its size and this model reads as far; else its own."""
+    def _best_chunker(self, feature: str, label: str, identity: Identity) -> Chunker:
+        """The live version's chunker where this model would cut nothing off its chunks; else one of its own.
+
+        A version that was registered before keeps its chunker, so that going back to a model finds
+        its vectors, and a document that comes later does not change what is being built.
+        """
         own = Chunker(identity, self._chunks)
         live = self._releases.live().embeddings.get(feature)
         used = self.chunker(self.registered(live)) if live is not None else None
         if used is None or used.options != self._chunks:
             return own
-        roomy = identity.max_tokens is None or (used.limit is not None and used.limit <= identity.max_tokens)
-        return used if roomy else own
+        mine = [one for one in reversed(self.all()) if (one.feature, one.label) == (feature, label)]
+        if any(one.chunker == used.id for one in mine):
+            return used
+        for one in mine:
+            before = self.chunker(one)
+            if before is not None and before.options == self._chunks:
+                return before
+        return used if self._reads_whole(used, identity) else own
+
+    def _reads_whole(self, used: Chunker, identity: Identity) -> bool:
+        """Whether the model would see every chunk of that chunker to its end."""
+        if identity.max_tokens is None:
+            return True
+        counts = self._count_tokens(used.id, Chunker(identity, self._chunks))
+        return not len(counts) or int(counts.max()) <= identity.max_tokens
 
     def chunker(self, version: EmbeddingVersion) -> Chunker | None:
         """What cuts the texts of a registered version, whatever the settings say today; None where nothing is cut."""

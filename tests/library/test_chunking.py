@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestore.chunking import WHOLE, Chunker, ChunkOptions, embedded_text, hash_text, truncated_share, whole
+from lodestore.chunking import WHOLE, Chunker, ChunkOptions, embedded_text, hash_text, whole
 from lodestore.documents import Document
 from lodestore.errors import DeclarationError
 from lodestore.models import EmbeddingModel, identify
@@ -175,13 +175,6 @@ def test_whole_is_a_chunker_that_cuts_nothing():
     assert whole(WHOLE)
     assert not whole("abcd1234")
 
-
-def test_the_truncated_share_counts_texts_over_the_limit(chunker):
-    texts = pa.chunked_array([["one", "two words here and more and more and more"]])
-
-    assert truncated_share(texts, chunker.count, 5) == 0.5
-    assert truncated_share(texts, chunker.count, None) == 0.0
-    assert truncated_share(pa.chunked_array([], pa.string()), chunker.count, 5) == 0.0
 
 
 def test_cutting_by_a_transformers_tokens_imports_no_torch():

@@ -135,6 +135,8 @@ def test_every_command_is_where_the_list_says(name):
         (["views", "show", "user_profle"], "did you mean 'user_profile'?"),
         (["online", "user_profile:expertise_level"], "--entity"),
         (["release", "promote", "content"], "NAME=VALUE"),
+        (["historical", "--entities", "no.csv", "--features", "a:b", "--out", "x.csv"], "no such file"),
+        (["historical", "--entities", "no.txt", "--features", "a:b", "--out", "x.csv"], ".parquet"),
     ],
 )
 def test_wrong_usage_exits_2_with_a_hint(built, call, words, hint):
@@ -143,6 +145,12 @@ def test_wrong_usage_exits_2_with_a_hint(built, call, words, hint):
     assert told.err.startswith("lodestore: error: ")
     assert hint in told.err
     assert told.out == ""
+
+
+@pytest.mark.parametrize("words", [[], ["templates"]])
+def test_a_group_alone_shows_its_help(words, capsys):
+    assert cli.run(words) == 2
+    assert capsys.readouterr().err.startswith("Usage: lodestore")
 
 
 def test_with_json_an_error_is_an_object_too(built, answer):
@@ -194,7 +202,7 @@ def test_an_interrupt_exits_130(failing):
     assert cli.run(["status"]) == 130
 
 
-def test_a_reader_that_went_away_is_no_error(tmp_path):
+def test_a_reader_that_went_away_is_no_error():
     script = "import sys; from lodestore import cli; cli.main()"
     command = f"{sys.executable} -c '{script}' --help | true"
 
@@ -300,11 +308,18 @@ def test_evaluate_measures_with_an_interval(built, answer, mode):
         assert 0.5 < found[name]["low"] <= found[name]["value"] <= found[name]["high"] <= 1
 
 
-def test_evaluate_tells_which_judged_documents_are_unknown(own, answer):
+def test_evaluate_names_judged_documents_that_nobody_ever_read(own, answer):
     with (own / "golden" / "qrels.tsv").open("a") as file:
-        file.write("q01\tgone.md\t2\n")
+        file.write("q01\tnowhere.md\t2\n")
 
-    assert answer(own, "evaluate")["unknown_documents"] == ["gone.md"]
+    assert "nowhere.md" in answer(own, "evaluate", expect=2)["error"]["message"]
+
+
+def test_evaluate_takes_a_golden_set_and_a_version_by_name(built, answer):
+    found = answer(built, "evaluate", "--golden", "main", "--version", "words@1")
+
+    assert found["golden"] == "main"
+    assert answer(built, "evaluate", "--golden", "mian", expect=2)["error"]["code"] == "golden"
 
 
 # --- values
@@ -560,18 +575,19 @@ def jobs(tmp_path, monkeypatch):
     (tmp_path / "lodestore.toml").write_text("")
     (tmp_path / "code.py").write_text(DEFINITIONS)
     (tmp_path / "workspace.yaml").write_text("load_from:\n  - python_file: code.py\n")
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     return tmp_path
 
 
-def lodestore(*words):
+def lodestore(folder, *words):
     script = "import sys; from lodestore import cli; cli.main()"
-    return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_jobs_run_in_order_until_one_fails(jobs):
-    done = lodestore("run", "count", "fail", "speak", "--json")
+    done = lodestore(jobs, "run", "count", "fail", "speak", "--json")
 
     outcome = json.loads(done.stdout)["jobs"]
     assert done.returncode == 1
@@ -585,7 +601,7 @@ def test_jobs_run_in_order_until_one_fails(jobs):
 def test_run_config_reaches_the_job(jobs):
     config = json.dumps({"ops": {"says": {"config": {"text": "hello"}}}})
 
-    done = lodestore("run", "speak", "--config-json", config)
+    done = lodestore(jobs, "run", "speak", "--config-json", config)
 
     assert done.returncode == 0, done.stderr
     assert "said hello" in done.stderr
@@ -593,7 +609,7 @@ def test_run_config_reaches_the_job(jobs):
 
 
 def test_an_unknown_job_is_wrong_usage_and_runs_nothing(jobs):
-    done = lodestore("run", "count", "cuont")
+    done = lodestore(jobs, "run", "count", "cuont")
 
     assert done.returncode == 2
     assert "did you mean 'count'?" in done.stderr
@@ -603,7 +619,7 @@ def test_an_unknown_job_is_wrong_usage_and_runs_nothing(jobs):
 def test_code_that_does_not_load_is_told_in_one_line(jobs):
     (jobs / "code.py").write_text("import no_such_module\n")
 
-    done = lodestore("run", "count")
+    done = lodestore(jobs, "run", "count")
 
     assert done.returncode == 2
     assert "No module named 'no_such_module'" in done.stderr

@@ -23,6 +23,11 @@ def begun(tmp_path):
     return begin(tmp_path / "project", now=NOW)
 
 
+@pytest.fixture
+def folder(begun):
+    return Path(begun.folder)
+
+
 def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -36,8 +41,8 @@ def test_a_new_project_has_everything_that_it_names(begun, tmp_path):
     assert len(prompts.read_folder(settings.root / settings.templates.folder)) >= 3
 
 
-def test_its_golden_set_judges_documents_that_it_has(begun, tmp_path):
-    settings = load(tmp_path / "project", environ={})
+def test_its_golden_set_judges_documents_that_it_has(folder):
+    settings = load(folder, environ={})
     documents = read(settings.documents[0], root=settings.root, now=NOW).documents
     files = settings.golden[0]
 
@@ -48,8 +53,8 @@ def test_its_golden_set_judges_documents_that_it_has(begun, tmp_path):
     assert len(resolved.judged) == len(asked.queries) >= settings.gate.min_queries
 
 
-def test_its_events_are_recent_and_fit_their_views(begun, tmp_path):
-    settings = load(tmp_path / "project", environ={})
+def test_its_events_are_recent_and_fit_their_views(folder):
+    settings = load(folder, environ={})
     catalog = collect(["lodestore.standard"])
 
     for source in settings.events:
@@ -85,13 +90,13 @@ def test_the_wheel_carries_the_house():
 
 
 @pytest.mark.parametrize("name", ["workspace.yaml", "dg.toml"])
-def test_dagster_finds_the_code_of_a_project_as_it_finds_ours(begun, tmp_path, name):
-    assert (tmp_path / "project" / name).read_text() == (REPOSITORY / name).read_text()
+def test_dagster_finds_the_code_of_a_project_as_it_finds_ours(folder, name):
+    assert (folder / name).read_text() == (REPOSITORY / name).read_text()
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "templates").glob("*.md")), ids=lambda path: path.name)
-def test_the_templates_of_a_project_are_ours(begun, tmp_path, path):
-    assert (tmp_path / "project" / "templates" / path.name).read_bytes() == path.read_bytes()
+def test_the_templates_of_a_project_are_ours(folder, path):
+    assert (folder / "templates" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_folder_with_files_is_refused(tmp_path):

@@ -6,7 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lodestore.errors import DimensionError, FingerprintError, RequestError, UnavailableError, UnknownModelError
+from lodestore.errors import (
+    BadVectorError,
+    DimensionError,
+    FingerprintError,
+    RequestError,
+    UnavailableError,
+    UnknownModelError,
+)
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
 from lodestore.releases import NOTHING, Release
@@ -135,3 +142,15 @@ def test_k_and_the_query_are_checked_before_anything_is_embedded(live, embedders
         live.search_vector(np.ones(16), fingerprint="a@1", k=0)
 
     assert embedders["a"].queried == 0
+
+
+class Broken(HashEmbedder):
+    def embed_queries(self, texts):
+        return super().embed_queries(texts) * np.nan
+
+
+def test_a_model_that_gives_no_vector_for_the_query_is_told(live, embedders):
+    embedders["a"] = Broken(label="a@1")
+
+    with pytest.raises(BadVectorError, match="a@1 gave 1 NaN"):
+        live.search("word7")

@@ -278,9 +278,6 @@ def test_what_a_variable_overrides_need_not_be_set(tmp_path: Path) -> None:
     ],
 )
 def test_any_key_can_be_set_by_a_variable(tmp_path: Path, word: str, value: str, path: str, expected: Any) -> None:
-    # One golden set is also reached without its name, the way the file writes it.
-    if word == "GOLDEN__QUERIES":
-        word = "GOLDEN__MAIN__QUERIES"
     settings = read(tmp_path, FULL, **{f"LODESTORE_{word}": value})
     assert flat(settings)[path] == (expected, f"LODESTORE_{word}")
 

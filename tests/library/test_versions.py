@@ -34,11 +34,12 @@ class House:
         self.logs = Logs(MemoryStore(), self.clock)
         self.releases = ReleaseLog(self.logs, self.clock)
         self.root = root
+        self.counts = [40, 90]  # tokens of the live chunks, as the model asked about sees them
 
     def versions(self, *, models=MODELS, keep=1, size=32, **features):
         return Versions(
             self.logs, self.releases, models=tuple(models), features=features or {"content": "words@1"},
-            chunks=ChunkOptions(size), root=self.root, keep=keep,
+            chunks=ChunkOptions(size), root=self.root, keep=keep, count_tokens=lambda *_: np.array(self.counts),
         )  # fmt: skip
 
     def promote(self, label, *, feature="content", size=32, models=MODELS):
@@ -191,8 +192,27 @@ def test_a_new_model_that_reads_as_far_keeps_the_live_chunks_and_stays_so_once_i
     assert house.versions(content="words@1").states()[promoted.key] == "live"
 
 
-def test_a_new_model_that_reads_less_far_gets_chunks_of_its_own(house):
+def test_a_new_model_reuses_the_live_chunks_when_it_would_cut_none_of_them(house):
     live = house.promote("words@1")
+    house.counts = [40, 256]
+
+    assert house.versions(content="minilm@1").declared("content").version.chunker == live.chunker
+
+
+def test_going_back_to_a_model_finds_the_chunks_that_it_had(house):
+    first = house.promote("words@1")
+    house.counts = [40, 257]
+    between = house.promote("minilm@1")
+
+    again = house.versions(content="words@1").declared("content").version
+
+    assert between.chunker != first.chunker
+    assert again == first
+
+
+def test_a_new_model_that_would_cut_a_live_chunk_gets_chunks_of_its_own(house):
+    live = house.promote("words@1")
+    house.counts = [40, 257]
 
     assert house.versions(content="minilm@1").declared("content").version.chunker != live.chunker
 

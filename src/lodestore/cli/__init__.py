@@ -104,6 +104,9 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         tell("stopped", "interrupted", as_json=as_json)
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except (LodestoreError, click.ClickException) as error:
         _debug(error)
         named = getattr(error, "problems", ())

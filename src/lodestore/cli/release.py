@@ -108,13 +108,18 @@ def diff(session: Session, a: int, b: int) -> None:
 
 @command(release)
 @click.argument("slots", nargs=-1, required=True, metavar="SLOT=VALUE...")
+@click.option("--accept-loss", is_flag=True, help="Override the gate on quality, never on health; needs --reason.")
 @click.option("--reason", default="", help="Why; it stays in the log.")
 @click.option("--author", "by", help="Who; by default the user of this machine.")
-def promote(session: Session, slots: tuple[str, ...], reason: str, by: str | None) -> None:
-    """Make these values live in one release, such as: content=minilm@2 qa_basic=1.1.0."""
+def promote(session: Session, slots: tuple[str, ...], reason: str, by: str | None, *, accept_loss: bool) -> None:
+    """Make these values live in one release.
+
+    Such as: content=minilm@2 qa_basic=1.1.0. An embedding version has to have passed the gate.
+    """
     from lodestore.promotion import promote as promoted
 
-    made = promoted(session.project, dict(pairs(slots, "slot")), author=by or author(), reason=reason)
+    wanted = dict(pairs(slots, "slot"))
+    made = promoted(session.project, wanted, author=by or author(), accept_loss=accept_loss, reason=reason)
     _told(session, made)
 
 

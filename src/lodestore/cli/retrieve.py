@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,6 @@ from lodestore.cli.session import Session, command
 if TYPE_CHECKING:
     from lodestore.context import Context
     from lodestore.evaluation import Evaluation
-    from lodestore.live import Live
     from lodestore.retrieval import Hit, Mode, SearchResult
 
 __all__ = ["context", "evaluate", "search"]
@@ -137,31 +135,18 @@ def _context_page(made: Context, user_id: str | None) -> Iterator[Block]:
 @command()
 @click.option("--mode", type=_MODES, default="vector", show_default=True, help="By meaning, by words, or both.")
 @click.option("--version", "label", help="An embedding version such as minilm@1; by default the live one.")
-@click.option("--golden", "name", help="Which golden set; by default the first.")
+@click.option("--golden", "name", help="Which golden set; by default all of them.")
 def evaluate(session: Session, mode: Mode, label: str | None, name: str | None) -> None:
     """Measure how well the golden queries are answered."""
     from lodestore.evaluation import evaluate as measured
-    from lodestore.evaluation import golden_set
 
-    project = session.project
-    asked = golden_set(project.settings, name)
-    found = measured(asked, _with_version(session, label), project.tables, mode=mode)
-    if found.unknown_documents:
-        shown = ", ".join(found.unknown_documents[:5])
-        session.note(f"note: {len(found.unknown_documents)} judged documents are not in the store: {shown}")
+    found = measured(session.project, label=label, name=name, mode=mode)
     session.show(found.to_json(), _measures(found))
-
-
-def _with_version(session: Session, label: str | None) -> Live:
-    live = session.project.live()
-    if label is None:
-        return live
-    return replace(live, versions={**live.versions, "content": session.project.versions.find("content", label)})
 
 
 def _measures(found: Evaluation) -> Iterator[Block]:
     value = found.to_json()
     yield f"{found.version}, {found.mode}, {value['queries']} judged queries of golden set {found.golden!r}"
-    names = [name for name, one in value.items() if isinstance(one, dict)]
+    names = [name for name, one in value.items() if isinstance(one, dict) and "low" in one]
     rows = [[name, *(f"{value[name][bound]:.3f}" for bound in ("value", "low", "high"))] for name in names]
     yield Table(("measure", "value", "95 % from", "to"), rows)

@@ -78,6 +78,7 @@ def command(
                 function(session, **values)
 
         made = click.command(name or function.__name__, epilog=epilog)(_options(body))
+        made.params.sort(key=lambda one: one.name in {"as_json", "settings_file"})  # what all have comes last
         if parent is not None:
             parent.add_command(made)
         return made
@@ -86,7 +87,11 @@ def command(
 
 
 class _Group(click.Group):
-    """A group whose unknown words are told like every other mistake."""
+    """A group in the order of its declarations, whose unknown words are told like every other mistake."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,0 +1,1 @@
+"""The feature server: a Starlette application over one project."""

@@ -1,0 +1,234 @@
+"""One HTTP call from its first byte to its last: limits, key, handler, headers, problem document, metrics.
+
+An endpoint is an ASGI application of its own: building a framework's request and response objects would cost
+more than reading features does.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from lodestore.errors import LodestoreError, UnavailableError
+from lodestore.server.access import ANYBODY, Caller
+from lodestore.server.problems import BUG, HttpError, Problem, problem_of
+from lodestore.wire import jsonable
+
+if TYPE_CHECKING:
+    from lodestore.live import Live
+    from lodestore.server.serving import Serving
+
+__all__ = ["ARROW", "JSON", "NDJSON", "Answer", "Call", "Endpoint", "as_json"]
+
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+ARROW = b"application/vnd.apache.arrow.stream"
+NDJSON = b"application/x-ndjson"
+
+_log = logging.getLogger("lodestore.server")
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_STRICT = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_STRICT_INTEGER | orjson.OPT_NON_STR_KEYS
+_SLOW_SECONDS = 1.0
+_FAULT = 500
+_BITS = 53
+
+
+def as_json(value: object) -> bytes:
+    """The value as JSON: moments with a Z, NaN as null, whole numbers that JavaScript would round as text."""
+    try:
+        return orjson.dumps(value, option=_STRICT)
+    except (TypeError, orjson.JSONEncodeError):
+        return orjson.dumps(_narrow(jsonable(value)))
+
+
+def _narrow(value: object) -> object:
+    match value:
+        case bool():
+            return value
+        case int():
+            return value if abs(value) < 1 << _BITS else str(value)
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {str(_narrow(key)): _narrow(one) for key, one in value.items()}
+        case list():
+            return [_narrow(one) for one in value]
+        case _:
+            return value
+
+
+@dataclass(slots=True)
+class Call:
+    """One request at work. `live` is the one release that it is answered by."""
+
+    serving: Serving
+    scope: Scope
+    headers: Mapping[bytes, bytes]
+    request_id: str
+    caller: Caller = ANYBODY
+    live: Live | None = None
+    body: bytes = b""
+    view: str = ""
+
+    @property
+    def snapshot(self) -> Live:
+        """The release that the request is answered by; an UnavailableError while none was read yet."""
+        if self.live is None:
+            message = f"release: {self.serving.why_closed()}"
+            raise UnavailableError(message)
+        return self.live
+
+    @property
+    def path(self) -> Mapping[str, Any]:
+        """The parts of the path that the route names."""
+        found: Mapping[str, Any] = self.scope.get("path_params", {})
+        return found
+
+    def query(self, known: frozenset[str]) -> dict[str, str]:
+        """The query parameters, each one known and given once."""
+        from lodestore.server.query import parameters
+
+        return parameters(self.scope["query_string"], known)
+
+    def media(self, name: bytes) -> bytes:
+        """The media type of a header, without its parameters."""
+        return self.headers.get(name, b"").partition(b";")[0].strip().lower()
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back. `cache` tells how it was come by: hit, miss, coalesced or none."""
+
+    body: bytes
+    media: bytes = JSON
+    status: int = 200
+    cache: bytes = b"none"
+    release: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Endpoint:
+    """Answers one path with one method. `scope` is what the caller's key must allow; None asks for no key."""
+
+    def __init__(self, serving: Serving, name: str, method: str, handler: Handler, *, scope: str | None) -> None:
+        self._serving = serving
+        self._name = name
+        self._method = method
+        self._handler = handler
+        self._wanted = scope
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever goes wrong is a problem document."""
+        started = time.perf_counter()
+        serving = self._serving
+        headers = dict(scope["headers"])
+        call = Call(serving, scope, headers, _request_id(headers), live=serving.live())
+        serving.inflight += 1
+        try:
+            answer = await self._answer(call, receive)
+            await _send(send, answer, call)
+        finally:
+            serving.inflight -= 1
+        seconds = time.perf_counter() - started
+        serving.metrics.request(self._name, call.view, answer.status, seconds)
+        if answer.status >= _FAULT or seconds > _SLOW_SECONDS or _log.isEnabledFor(logging.DEBUG):
+            _tell(self._name, call, answer.status, seconds)
+
+    async def _answer(self, call: Call, receive: Receive) -> Answer:
+        try:
+            self._check(call)
+            if self._method == "POST":
+                call.body = await _body(receive, call)
+            return await self._handler(call)
+        except (LodestoreError, HttpError) as error:
+            return _refusal(problem_of(error), call)
+        except Exception:
+            _log.exception("request %s to %s failed", call.request_id, self._name)
+            return _refusal(BUG, call)
+
+    def _check(self, call: Call) -> None:
+        method = call.scope["method"]
+        if method != self._method and not (method == "HEAD" and self._method == "GET"):
+            message = f"{call.scope['path']} takes {self._method}, not {method}"
+            raise HttpError(405, "method", message, allow=self._method)
+        if self._wanted is not None:
+            serving = self._serving
+            if serving.inflight > serving.options.max_inflight:
+                serving.metrics.add("lodestore_shed_total", lane="requests")
+                message = f"{serving.inflight} requests are being answered; try again in a second"
+                raise HttpError(503, "overloaded", message, retry_after="1")
+            call.caller = serving.access.caller(call.scope, call.headers, self._wanted)
+
+
+async def _body(receive: Receive, call: Call) -> bytes:
+    """The body, when it is not longer than allowed; no more of it is read than that."""
+    most = call.serving.options.max_body
+    told = call.headers.get(b"content-length", b"0")
+    if told.isdigit() and int(told) > most:
+        raise _too_large(most)
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            text = "the caller went away before the body was complete"
+            raise HttpError(400, "disconnected", text)
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise _too_large(most)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(most: int) -> HttpError:
+    message = f"the body is longer than {most:,} bytes; send it in parts"
+    return HttpError(413, "too-large", message, connection="close")
+
+
+def _refusal(problem: Problem, call: Call) -> Answer:
+    body = as_json(problem.to_json(call.request_id))
+    return Answer(body, PROBLEM, problem.status, headers=problem.headers)
+
+
+async def _send(send: Send, answer: Answer, call: Call) -> None:
+    release = answer.release
+    if release is None:
+        release = call.live.release.generation if call.live is not None else 0
+    headers = [
+        (b"content-type", answer.media),
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"lodestore-release", b"%d" % release),
+        (b"lodestore-age-ms", b"%d" % (call.serving.age() * 1000)),
+        (b"lodestore-cache", answer.cache),
+        (b"lodestore-request-id", call.request_id.encode("latin-1")),
+        *((name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    body = b"" if call.scope["method"] == "HEAD" else answer.body
+    await send({"type": "http.response.body", "body": body})
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"lodestore-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return token_hex(8)
+
+
+def _tell(name: str, call: Call, status: int, seconds: float) -> None:
+    """One line of JSON: names and numbers, no value of the request."""
+    told = {"endpoint": name, "status": status, "ms": round(seconds * 1000, 3), "request_id": call.request_id}
+    told |= {"key": call.caller.id, "view": call.view}
+    _log.log(logging.WARNING if status >= _FAULT else logging.INFO, "%s", orjson.dumps(told).decode())
