@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from lodestore import golden as goldens
 from lodestore import rollout
 from lodestore.canary import Canaries, CanaryReading
+from lodestore.chunking import Chunker
 from lodestore.errors import BudgetError, GateError, GoldenError
 from lodestore.gate import GateOptions, GateReport, Verdict, compared, judge, mean_overlap
 from lodestore.golden import GoldenSet
@@ -198,7 +199,8 @@ class Changes:
         declared = self._versions.of(version.feature, version.label)
         if declared.chunker is None or declared.identity.max_tokens is None:
             return 0.0
-        counts = self._pipeline.corpus.token_counts(version.chunker, declared.chunker)
+        own = Chunker(declared.identity, declared.chunker.options)
+        counts = self._pipeline.corpus.token_counts(version.chunker, own)
         return float((counts > declared.identity.max_tokens).mean()) if len(counts) else 0.0
 
     def _new_chunker(self, version: EmbeddingVersion) -> bool:

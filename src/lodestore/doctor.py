@@ -108,16 +108,16 @@ def _release(project: Project) -> Iterator[Finding]:
     for feature, label in project.versions.declared_labels.items():
         if feature in serving and serving[feature].label != label:
             what = f"{feature} is declared as {label}, live is {serving[feature].label}"
-            yield _not_live(what, held=(feature, label) in held)
+            yield _not_live(what, f"{feature}={label}", held=(feature, label) in held)
     for feature, version in serving.items():
         if not project.tables.count(version.table):
             what = f"{feature} {version.label} is live, and its table {version.table} is empty or gone"
             yield Finding("live_table_missing", what, "error", "lodestore run ingest")
 
 
-def _not_live(what: str, *, held: bool) -> Finding:
+def _not_live(what: str, slot: str, *, held: bool) -> Finding:
     if held:
-        mend = "change the declaration, or promote it by name: lodestore release promote"
+        mend = f"change the declaration, or: lodestore release promote {slot} --accept-loss --reason '...'"
         return Finding("declared_not_live", f"{what}; it is held", "note", mend)
     return Finding("declared_not_live", what, "warning", "lodestore run reembed")
 

@@ -12,13 +12,19 @@ from typing import Any, TypeAlias
 from lodestore.errors import DeclarationError, SourceError
 from lodestore.spec import checked_name
 
-__all__ = ["EventFile", "EventSource", "files", "rows", "untyped"]
+__all__ = ["EventFile", "EventSource", "TextRow", "files", "rows"]
 
 _KINDS = (".jsonl", ".ndjson", ".csv", ".parquet")
 _MAGIC = frozenset("*?[")
 
-Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any] | str]]
+Numbered: TypeAlias = Iterator[tuple[int, dict[str, Any] | str]]
 """Rows as (line, values); what cannot be read is (line, why)."""
+
+
+class TextRow(dict[str, Any]):
+    """A row whose values are all text, for its file has no types: whoever checks it reads them from the text."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +86,6 @@ def _state(path: Path) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def untyped(path: Path) -> bool:
-    """Whether every value in the file is text: CSV has no types."""
-    return path.suffix.lower() == ".csv"
-
-
 def rows(source: EventSource, path: Path) -> Numbered:
     """Each row as (its line, its values); a row that cannot be read is (its line, why).
 
@@ -98,7 +99,7 @@ def rows(source: EventSource, path: Path) -> Numbered:
             if isinstance(row, str):
                 yield line, row
             else:
-                yield line, {renamed.get(key, key): value for key, value in row.items()}
+                yield line, type(row)((renamed.get(key, key), value) for key, value in row.items())
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise SourceError(message) from error
@@ -112,7 +113,7 @@ def _jsonl(path: Path) -> Numbered:
                 yield number, _json_row(text)
 
 
-def _json_row(line: bytes) -> Mapping[str, Any] | str:
+def _json_row(line: bytes) -> dict[str, Any] | str:
     try:
         row = json.loads(line)
     except UnicodeDecodeError:
@@ -152,10 +153,10 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     return cells
 
 
-def _csv_row(header: list[str], cells: list[str]) -> Mapping[str, Any] | str:
+def _csv_row(header: list[str], cells: list[str]) -> dict[str, Any] | str:
     if len(cells) != len(header):
         return f"{len(cells)} values; the header names {len(header)} columns"
-    return {name: cell if cell != "" else None for name, cell in zip(header, cells, strict=True)}
+    return TextRow((name, cell if cell != "" else None) for name, cell in zip(header, cells, strict=True))
 
 
 def _parquet(path: Path) -> Numbered:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -171,7 +171,7 @@ class Features:
         numbered = events.rows(source, path)
         try:
             while step := list(islice(numbered, _ROWS_PER_STEP)):
-                total = _sum(total, self._record_step(view, step, rejects, untyped=events.untyped(path)))
+                total = _sum(total, self._record_step(view, step, rejects))
         except SourceError as error:
             rejects[0] = str(error)
             return _with_problems(total, path.name, rejects), False
@@ -182,15 +182,11 @@ class Features:
         view: FeatureView,
         step: Sequence[tuple[int, Mapping[str, Any] | str]],
         rejects: dict[int, str],
-        *,
-        untyped: bool = False,
     ) -> Recorded:
         """The good rows are in the history, the others in `rejects` under their lines."""
         rejects |= {line: row for line, row in step if isinstance(row, str)}
         lines = [line for line, row in step if not isinstance(row, str)]
-        found = check_rows(
-            view, [row for _, row in step if not isinstance(row, str)], now=self._clock(), untyped=untyped
-        )
+        found = check_rows(view, [row for _, row in step if not isinstance(row, str)], now=self._clock())
         for one in found.problems:
             line = lines[one.row - 1]
             rejects[line] = f"{rejects[line]}; {one.what}" if line in rejects else one.what
@@ -300,11 +296,9 @@ class Features:
         if self._offline.count(name, where) == 0:
             return 0, 0
         columns = [*keys, "event_timestamp", "created_timestamp", *(one.name for one in view.stored)]
-        for batch in self._offline.batches(name, columns, where):
-            for start in range(0, batch.num_rows, _ROWS_PER_STEP):
-                table = pa.Table.from_batches([batch.slice(start, _ROWS_PER_STEP)])
-                done = self._publish_step(view, _newest_of_each(table, keys))
-                written, late = written + done[0], late + done[1]
+        for table in _steps(self._offline.batches(name, columns, where)):
+            done = self._publish_step(view, _newest_of_each(table, keys))
+            written, late = written + done[0], late + done[1]
         return written, late
 
     def _publish_step(self, view: FeatureView, table: pa.Table) -> tuple[int, int]:
@@ -657,6 +651,22 @@ def _first_of_each(table: pa.Table) -> pa.Table:
     numbered = table.append_column("place", pa.array(np.arange(table.num_rows)))
     first = numbered.group_by("event_id").aggregate([("place", "min")])["place_min"]
     return table if len(first) == table.num_rows else table.take(first.combine_chunks().sort())
+
+
+def _steps(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows in tables of at most `_ROWS_PER_STEP`; a store's own batches may be of any size."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _ROWS_PER_STEP):
+            piece = batch.slice(start, _ROWS_PER_STEP)
+            if rows + piece.num_rows > _ROWS_PER_STEP:
+                yield pa.Table.from_batches(held)
+                held, rows = [], 0
+            held.append(piece)
+            rows += piece.num_rows
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _newest_of_each(table: pa.Table, keys: list[str]) -> pa.Table:

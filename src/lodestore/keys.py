@@ -79,7 +79,12 @@ class Keys:
         self._logs = logs
 
     def add(
-        self, scopes: Iterable[str], *, filter: str | None = None, note: str = "", author: str = ""  # noqa: A002 - the word of the wire
+        self,
+        scopes: Iterable[str],
+        *,
+        filter: str | None = None,  # noqa: A002 - the word of the wire
+        note: str = "",
+        author: str = "",
     ) -> AddedKey:
         """A key with these scopes is valid from now on."""
         wanted = _checked_scopes(scopes)
@@ -116,9 +121,7 @@ class Keys:
 
 def _key(row: dict[str, Any], revoked_at: datetime | None) -> Key:
     scopes = frozenset(row["scopes"].split(","))
-    return Key(
-        row["key_id"], row["digest"], scopes, row["filter"], row["note"], row["author"], row["at"], revoked_at
-    )
+    return Key(row["key_id"], row["digest"], scopes, row["filter"], row["note"], row["author"], row["at"], revoked_at)
 
 
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:

@@ -169,7 +169,9 @@ class Project:
     @cached_property
     def changes(self) -> Changes:
         """The acts of a model change."""
-        files = [(one.name, self.settings.root / one.queries, self.settings.root / one.qrels) for one in self.settings.golden]
+        files = [
+            (one.name, self.settings.root / one.queries, self.settings.root / one.qrels) for one in self.settings.golden
+        ]
         return Changes(
             store=self.tables,
             vectors=self.tables,

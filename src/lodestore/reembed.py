@@ -174,7 +174,8 @@ class _Contents:
         few = len(self._ids) <= _ASKED_BY_ID
         where = in_list(self._key, self._ids.to_pylist()) if few else None
         waiting: list[pa.RecordBatch] = []
-        for batch in self._store.batches(self._table, columns, where):
+        batches = self._store.batches(self._table, columns, where)
+        for batch in (one.slice(start, _WINDOW) for one in batches for start in range(0, one.num_rows, _WINDOW)):
             waiting.append(batch)
             if sum(one.num_rows for one in waiting) >= _WINDOW:
                 yield pa.Table.from_batches(waiting)

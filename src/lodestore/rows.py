@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 
 from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
+from lodestore.events import TextRow
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import view_schema
 from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable
@@ -62,27 +63,25 @@ class _WrongError(ValueError):
     """A value that does not fit its column."""
 
 
-def checked_rows(
-    view: FeatureView, rows: Iterable[Mapping[str, Any]], *, now: datetime, untyped: bool = False
-) -> pa.Table:
+def checked_rows(view: FeatureView, rows: Iterable[Mapping[str, Any]], *, now: datetime) -> pa.Table:
     """The rows as a table, or `InvalidRowsError` that names every bad one."""
-    found = check_rows(view, rows, now=now, untyped=untyped)
+    found = check_rows(view, rows, now=now)
     if found.problems:
         raise InvalidRowsError(view.name, map(str, found.problems))
     return found.table
 
 
-def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime, untyped: bool = False) -> CheckedRows:
+def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> CheckedRows:
     """Sort rows into good and bad ones. Good ones have every column, an event id and times in UTC.
 
-    `untyped` says that every value is text, as in CSV: numbers, booleans and lists are then read
-    from it. A row without an event id gets one from its values: the same row offered again is known.
-    The value of a personal feature is never part of a problem.
+    In rows that are a `TextRow`, as CSV gives them, numbers, booleans and lists are read from their
+    text; in all others 42 and "42" are different things. A row without an event id gets one from its
+    values: the same row offered again is known. The value of a personal feature is never part of a problem.
     """
-    readers = _readers(view, now, untyped=untyped)
     faults: dict[int, list[str]] = {}
     given = _mappings(rows, faults)
     broken = set(faults)
+    readers = _readers(view, now, untyped=any(isinstance(one, TextRow) for one in given))
     _unknown_columns(given, readers.keys(), {one.name for one in view.embeddings}, faults)
     columns = {name: _column(name, given, read, faults) for name, read in readers.items()}
     for name in (*view.entity.keys, "event_timestamp"):

@@ -198,6 +198,7 @@ class Entity:
         type: KeyType | tuple[KeyType, ...] = "string",  # noqa: A002 - the word users expect
         doc: str = "",
     ) -> None:
+        checked_name(name, "entity")
         keys = (key,) if isinstance(key, str) else tuple(key)
         keys = keys or (f"{name}_id",)
         types = (type,) * len(keys) if isinstance(type, str) else tuple(type)
@@ -209,7 +210,7 @@ class Entity:
         if len(types) != len(keys) or any(one not in type_names for one in types):
             message = f"entity {name!r}: {len(keys)} keys need as many types out of {type_names}, got {types}"
             raise DeclarationError(message)
-        object.__setattr__(self, "name", checked_name(name, "entity"))
+        object.__setattr__(self, "name", name)
         object.__setattr__(self, "keys", keys)
         object.__setattr__(self, "types", types)
         object.__setattr__(self, "doc", doc)
@@ -294,7 +295,7 @@ def _source(name: str, source: Source | str) -> Source:
     try:
         return Source(source)
     except ValueError:
-        message = f"feature view {name!r}: source {source!r}{nearest(str(source), Source)}"
+        message = f"feature view {name!r}: source {source!r}{nearest(str(source), map(str, Source))}"
         raise DeclarationError(message) from None
 
 

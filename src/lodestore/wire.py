@@ -68,6 +68,8 @@ def span(delta: timedelta) -> str:
     ('1 m 30 s', '2 d', '12 ms')
     """
     seconds = delta.total_seconds()
+    if seconds <= -1:
+        return f"-{span(-delta)}"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     whole = round(seconds)

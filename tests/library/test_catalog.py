@@ -66,7 +66,7 @@ def test_services_are_found_by_name() -> None:
     catalog = catalog_of([view(), service])
 
     assert catalog.service("app") is service
-    with pytest.raises(UnknownViewError, match="did you mean 'app'.*feature services"):
+    with pytest.raises(UnknownViewError, match=r"did you mean 'app'.*feature services"):
         catalog.service("ap")
 
 
@@ -156,5 +156,5 @@ def test_a_module_that_breaks_is_named_with_its_error(write: Callable[[str, str]
 
 def test_a_wrong_declaration_in_a_module_keeps_its_own_words(write: Callable[[str, str], None]) -> None:
     write("declared_c.py", "from lodestore import spec\nspec.Entity('A B')")
-    with pytest.raises(DeclarationError, match="^entity 'A B'"):
+    with pytest.raises(DeclarationError, match=r"^entity 'A B'"):
         collect(["declared_c"])

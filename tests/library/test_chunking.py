@@ -7,7 +7,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,7 +173,6 @@ def test_too_small_a_size_is_refused():
 def test_whole_is_a_chunker_that_cuts_nothing():
     assert whole(WHOLE)
     assert not whole("abcd1234")
-
 
 
 def test_cutting_by_a_transformers_tokens_imports_no_torch():

@@ -29,6 +29,10 @@ def numbers() -> None: ...
 def broken() -> None:
     raise ValueError("the well is dry")
 
+@dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="versions"))
+def vectors(context) -> None:
+    print("built", context.partition_key)
+
 class Wanted(dg.Config):
     text: str
 
@@ -41,8 +45,13 @@ def speak():
     says()
 
 defs = dg.Definitions(
-    assets=[numbers, broken],
-    jobs=[dg.define_asset_job("count", [numbers]), dg.define_asset_job("fail", [broken]), speak],
+    assets=[numbers, broken, vectors],
+    jobs=[
+        dg.define_asset_job("count", [numbers]),
+        dg.define_asset_job("fail", [broken]),
+        dg.define_asset_job("reembed", [vectors]),
+        speak,
+    ],
 )
 """
 
@@ -509,11 +518,16 @@ def test_there_is_nothing_before_the_first_release(own, call):
     assert "nothing was live yet" in call(own, "release", "show", "--at", "2020-01-01T00:00:00Z", expect=2).err
 
 
-def test_an_embedding_version_that_a_rollback_leaves_is_held_until_somebody_promotes_it(own, answer):
-    text = (own / "lodestore.toml").read_text()
+def changed(folder):
+    """Declare a second version for the content."""
+    text = (folder / "lodestore.toml").read_text()
     second = '[[embedding.models]]\nname = "words"\nversion = "2"\nsource = "package:wordllama"\nquery_prompt = "find: "\n\n[chunks]'
     text = text.replace("[chunks]", second).replace('content = "words@1"', 'content = "words@2"')
-    (own / "lodestore.toml").write_text(text)
+    (folder / "lodestore.toml").write_text(text)
+
+
+def test_an_embedding_version_that_a_rollback_leaves_is_held_until_somebody_promotes_it(own, answer):
+    changed(own)
     project = open_project(own)
     project.pipeline.fill(project.versions.register(project.versions.declared("content")))
 
@@ -614,6 +628,24 @@ def test_an_unknown_job_is_wrong_usage_and_runs_nothing(jobs):
     assert done.returncode == 2
     assert "did you mean 'count'?" in done.stderr
     assert "run " not in done.stderr
+
+
+def test_reembed_has_nothing_to_build_where_nothing_is_declared(jobs):
+    done = lodestore(jobs, "run", "reembed", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["jobs"][0]["note"] == "nothing to build: no embedding feature is declared"
+
+
+def test_reembed_builds_the_declared_version_in_a_partition_of_its_own(own):
+    changed(own)
+    (own / "code.py").write_text(DEFINITIONS)
+    (own / "workspace.yaml").write_text("load_from:\n  - python_file: code.py\n")
+
+    done = lodestore(own, "run", "reembed")
+
+    assert done.returncode == 0, done.stderr
+    assert "built content__words__2__" in done.stderr
 
 
 def test_code_that_does_not_load_is_told_in_one_line(jobs):

@@ -538,7 +538,7 @@ def test_withdrawn_entities_are_no_longer_online(house: House) -> None:
         st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 3), st.booleans()), min_size=1, max_size=25
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_whatever_the_order_online_rows_are_the_newest_of_the_history(steps: list[tuple[str, int, int, bool]]) -> None:
     house = house_in(Path(), MemoryStore(), MemoryOnlineStore())
     expected: dict[str, tuple[int, int, int]] = {}

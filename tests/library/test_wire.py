@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lodestore.errors import RequestError
@@ -102,8 +102,8 @@ def test_half_of_a_surrogate_pair_still_has_a_digest() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
 )
 
 
@@ -113,7 +113,8 @@ def test_plain_json_values_stay_what_they_are(value: object) -> None:
     assert json.loads(dumps(value)) == value
 
 
-@given(st.dictionaries(st.text(), json_values))
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+@settings(max_examples=50, deadline=None)
 def test_the_order_of_keys_does_not_change_the_canonical_form(value: dict[str, object]) -> None:
     assert canonical(dict(reversed(value.items()))) == canonical(value)
 
@@ -121,13 +122,14 @@ def test_the_order_of_keys_does_not_change_the_canonical_form(value: dict[str, o
 # Moments
 
 
-@given(st.datetimes(timezones=st.timezones()))
+BEGINNING = datetime(1, 1, 3)  # noqa: DTZ001 - zones come later
+END = datetime(9999, 12, 29)  # noqa: DTZ001 - zones come later
+
+
+@given(st.datetimes(BEGINNING, END, timezones=st.timezones()))
 def test_a_moment_is_read_back_from_its_text(moment: datetime) -> None:
-    try:
-        shown = rfc3339(moment)
-    except RequestError as error:
-        assert "outside the years" in str(error)
-        return
+    shown = rfc3339(moment)
+
     assert shown.endswith("Z")
     assert from_rfc3339(shown) == moment.astimezone(UTC)
 

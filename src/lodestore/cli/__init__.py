@@ -35,6 +35,8 @@ COMMANDS: dict[str, str] = {
     "models": "lodestore.cli.models",
     "release": "lodestore.cli.release",
     "templates": "lodestore.cli.templates",
+    "keys": "lodestore.cli.keys",
+    "serve": "lodestore.cli.serve",
 }
 # Other words for the same thing; they work and stay out of the help.
 ALIASES = {"get": "online", "history": "historical"}

@@ -17,10 +17,11 @@ from typing import Any
 import click
 
 from lodestore.cli.page import Block, Table
-from lodestore.cli.session import Session, command, pairs
+from lodestore.cli.session import Session, author, command, pairs
 
 __all__ = ["Workspace", "dagster_home", "run", "workspace"]
 
+_REEMBED = "reembed"
 _PATIENCE = 30.0  # seconds that an interrupted run has to end properly
 
 
@@ -91,10 +92,20 @@ def _packaged(name: str) -> Path:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @click.option("--config-json", "config", default="{}", help="Run config of Dagster, for every job.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the runs.")
-@click.option("--partition", help="The partition to run.")
+@click.option("--partition", help="The partition to run; reembed finds its own.")
+@click.option(
+    "--budget", type=float, metavar="SECONDS", help="reembed stops before it starts when it would take longer."
+)
 @click.option("--verbose", is_flag=True, help="Also print Dagster's own log and tracebacks.")
 def run(
-    session: Session, jobs: tuple[str, ...], config: str, tags: tuple[str, ...], partition: str | None, *, verbose: bool
+    session: Session,
+    jobs: tuple[str, ...],
+    config: str,
+    tags: tuple[str, ...],
+    partition: str | None,
+    budget: float | None,
+    *,
+    verbose: bool,
 ) -> None:
     """Run Dagster jobs, one after the other.
 
@@ -109,13 +120,44 @@ def run(
     settings = load(session.config)
     place = workspace(Path.cwd(), settings.root)
     order: dict[str, Any] = {"file": str(place.file), "working_directory": str(place.working_directory)}
-    order |= {"jobs": list(jobs), "config": _config(config), "tags": dict(pairs(tags, "--tag"))}
-    order |= {"partition": partition, "verbose": verbose}
+    order |= {"tags": dict(pairs(tags, "--tag")), "verbose": verbose}
+    given = _config(config)
+    order["runs"] = [one for job in jobs for one in _runs(session, job, given, partition, budget)]
     outcome = _executed(order, _environment(session, settings.home))
     _refuse(outcome, place)
     session.show(outcome, _page(outcome))
     if not all(one["success"] for one in outcome["jobs"]):
         click.get_current_context().exit(1)
+
+
+def _runs(
+    session: Session, job: str, config: dict[str, Any], partition: str | None, budget: float | None
+) -> Iterator[dict[str, Any]]:
+    """The runs of one job: one, except for the job that has a partition for each version to build."""
+    plain = {"job": job, "config": config, "partition": partition, "add": False, "note": None}
+    if job != _REEMBED:
+        yield plain
+        return
+    if budget is not None:
+        plain["config"] = {**config, "ops": {"embeddings": {"ops": {"plan": {"config": {"budget": budget}}}}}}
+    if partition is not None:
+        yield plain
+        return
+    keys, notes = _versions_to_build(session)
+    for key in keys:
+        yield {**plain, "partition": key, "add": True}
+    if not keys:
+        yield {**plain, "note": f"nothing to build: {'; '.join(notes) or 'no embedding feature is declared'}"}
+
+
+def _versions_to_build(session: Session) -> tuple[list[str], tuple[str, ...]]:
+    """The partitions that a changed declaration asks for, as the sensor decides it, and why there are no others."""
+    from lodestore.rollout import decide
+
+    changes = session.project.changes
+    decision = decide(changes.state())
+    changes.accept(decision, author=author())
+    return [one.version.key for one in decision.launches], decision.notes
 
 
 def _config(text: str) -> dict[str, Any]:
@@ -151,7 +193,7 @@ def _executed(order: Mapping[str, Any], environment: Mapping[str, str]) -> dict[
         words = [sys.executable, "-P", str(_packaged("run_jobs.py")), given]
         code = _awaited(words, environment)
         if not result.is_file():
-            message = f"the process of {', '.join(order['jobs'])} ended with {code} before it could say why"
+            message = f"the process of {', '.join(one['job'] for one in order['runs'])} ended with {code} before it could say why"
             raise StoreError(message)
         outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return outcome
@@ -180,10 +222,14 @@ def _refuse(outcome: Mapping[str, Any], place: Workspace) -> None:
         raise UnknownJobError(outcome["unknown"], outcome["known"])
 
 
+def _state(one: Mapping[str, Any]) -> str:
+    if not one["success"]:
+        return "failed"
+    return "nothing to do" if "note" in one else "ok"
+
+
 def _page(outcome: Mapping[str, Any]) -> Iterator[Block]:
-    rows = [
-        [one["job"], "ok" if one["success"] else "failed", one["seconds"], len(one["steps"])] for one in outcome["jobs"]
-    ]
+    rows = [[one["job"], _state(one), one["seconds"], len(one["steps"])] for one in outcome["jobs"]]
     yield Table(("job", "state", "seconds", "steps"), rows)
     for one in outcome["jobs"]:
         if not one["success"]:

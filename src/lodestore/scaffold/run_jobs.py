@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - a script that `lodestore run` starts by its path; the library itself never imports dagster
 """Runs Dagster jobs in this process, one after the other, and tells how it goes, a line a step.
 
-Takes one argument, a JSON object: file, working_directory, jobs, config, tags, partition, verbose and
-result, the file that the outcome is written to. Exits 1 when a job failed, 2 when a name is unknown.
+Takes one argument, a JSON object: file, working_directory, runs, tags, verbose and result, the file
+that the outcome is written to. Exits 1 when a job failed, 2 when a name is unknown.
 """
 
 from __future__ import annotations
@@ -20,15 +20,23 @@ from uuid import uuid4
 import dagster as dg
 
 
+class Run(TypedDict):
+    """One job, or with `note` the reason why it need not run. `add` makes its partition known first."""
+
+    job: str
+    config: dict[str, Any]
+    partition: str | None
+    add: bool
+    note: str | None
+
+
 class Order(TypedDict):
     """What to run, and how."""
 
     file: str
     working_directory: str
-    jobs: list[str]
-    config: dict[str, Any]
+    runs: list[Run]
     tags: dict[str, str]
-    partition: str | None
     verbose: bool
     result: str
 
@@ -115,18 +123,23 @@ def reason(error: Any) -> str:  # noqa: ANN401 - what dagster made of an excepti
     return f"{kind.rpartition('.')[2]}{colon}{text}"
 
 
-def execute(job: dg.JobDefinition, order: Order, instance: dg.DagsterInstance) -> dict[str, Any]:
+def execute(job: dg.JobDefinition, wanted: Run, order: Order, instance: dg.DagsterInstance) -> dict[str, Any]:
     """Run one job to its end and return what became of it."""
+    if wanted["note"] is not None:
+        say(f"{job.name}: {wanted['note']}")
+        return {"job": job.name, "success": True, "seconds": 0.0, "steps": [], "note": wanted["note"]}
+    if wanted["add"] and isinstance(job.partitions_def, dg.DynamicPartitionsDefinition):
+        instance.add_dynamic_partitions(str(job.partitions_def.name), [str(wanted["partition"])])
     run_id = str(uuid4())
     steps = Steps(verbose=order["verbose"])
     instance.add_event_listener(run_id, steps)
-    say(f"{job.name}: run {run_id[:8]}")
+    say(f"{job.name}: run {run_id[:8]}{' of ' + wanted['partition'] if wanted['partition'] else ''}")
     started = time.monotonic()
     try:
         success = job.execute_in_process(
-            run_config=_quiet(job, order["config"], verbose=order["verbose"]),
+            run_config=_quiet(job, wanted["config"], verbose=order["verbose"]),
             instance=instance,
-            partition_key=order["partition"],
+            partition_key=wanted["partition"],
             raise_on_error=False,
             run_id=run_id,
             tags=order["tags"] or None,
@@ -159,13 +172,13 @@ def run(order: Order) -> tuple[dict[str, Any], int]:
         if order["verbose"]:
             traceback.print_exc()
         return {"broken": f"{type(error).__name__}: {error}"}, 2
-    for name in order["jobs"]:
-        if name not in jobs:
-            return {"unknown": name, "known": sorted(jobs)}, 2
+    for wanted in order["runs"]:
+        if wanted["job"] not in jobs:
+            return {"unknown": wanted["job"], "known": sorted(jobs)}, 2
     done: list[dict[str, Any]] = []
     with dg.DagsterInstance.get() as instance:
-        for name in order["jobs"]:
-            done.append(execute(found.resolve_job_def(name), order, instance))
+        for wanted in order["runs"]:
+            done.append(execute(found.resolve_job_def(wanted["job"]), wanted, order, instance))
             if not done[-1]["success"]:
                 break
     return {"jobs": done}, 0 if done[-1]["success"] else 1

@@ -55,7 +55,12 @@ def an_object(values: Mapping[str, Any], name: str, default: Any = _MISSING) -> 
 
 
 def a_whole(
-    values: Mapping[str, Any], name: str, default: Any = _MISSING, *, low: int = 0, high: int = 2**53 - 1  # noqa: ANN401 - a number, or the default
+    values: Mapping[str, Any],
+    name: str,
+    default: Any = _MISSING,  # noqa: ANN401 - a number, or the default
+    *,
+    low: int = 0,
+    high: int = 2**53 - 1,
 ) -> Any:  # noqa: ANN401 - a number, or the default
     """The whole number of that name, between `low` and `high`."""
     value = _of(values, name, int, "a whole number", default)

@@ -142,7 +142,11 @@ class Endpoint:
             serving.inflight -= 1
         seconds = time.perf_counter() - started
         serving.metrics.request(self._name, call.view, answer.status, seconds)
-        if answer.status >= _FAULT or seconds > _SLOW_SECONDS or _log.isEnabledFor(logging.DEBUG):
+        if (
+            (answer.status >= _FAULT and self._wanted is not None)
+            or seconds > _SLOW_SECONDS
+            or _log.isEnabledFor(logging.DEBUG)
+        ):
             _tell(self._name, call, answer.status, seconds)
 
     async def _answer(self, call: Call, receive: Receive) -> Answer:
@@ -153,7 +157,7 @@ class Endpoint:
             return await self._handler(call)
         except (LodestoreError, HttpError) as error:
             return _refusal(problem_of(error), call)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the last place where a fault can become an answer
             _log.exception("request %s to %s failed", call.request_id, self._name)
             return _refusal(BUG, call)
 

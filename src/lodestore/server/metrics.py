@@ -47,7 +47,7 @@ class Metrics:
         return "\n".join([*self._lines(gauges), ""])
 
     def _lines(self, gauges: Mapping[str, float]) -> Iterator[str]:
-        requests = {
+        requests: dict[tuple[str, _Labels], float] = {
             ("lodestore_requests_total", (("endpoint", one), ("view", view), ("status", str(status)))): float(count)
             for (one, view, status), count in self._requests.items()
         }

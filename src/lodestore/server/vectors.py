@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -15,6 +16,8 @@ from lodestore.server.caches import ByteCache
 __all__ = ["QueryVectors", "VectorCache"]
 
 _LARGEST_BATCH = 64
+# A model that failed is not tried again before that: loading one takes seconds of the whole processor.
+_RETRY_SECONDS = 20.0
 
 
 class VectorCache:
@@ -54,6 +57,7 @@ class QueryVectors:
         self._make = make
         self._cache = cache
         self._model: Embedder | None = None
+        self._tried_at = 0.0
         self._lock = Lock()
         self._asked: dict[str, Future[np.ndarray]] = {}
         self._queue: list[str] = []
@@ -69,6 +73,9 @@ class QueryVectors:
         """The model is loaded and has embedded something; a failure is kept in `trouble` and raised."""
         if self._model is not None:
             return
+        if self.trouble is not None and time.monotonic() - self._tried_at < _RETRY_SECONDS:
+            self._loaded()
+        self._tried_at = time.monotonic()
         try:
             model = self._make()
             model.embed_queries(["warm"])

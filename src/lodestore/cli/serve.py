@@ -1,0 +1,69 @@
+"""serve: the feature server."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import click
+
+from lodestore.cli.session import Session, command
+from lodestore.errors import RefusedError
+
+__all__ = ["serve"]
+
+# What is in flight when the server is told to stop may take that long to be finished.
+_GRACE_SECONDS = 30
+
+
+@command()
+@click.option("--host", help="The address to listen at; by default this machine alone. [serve] host says it too.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="The port; 0 takes a free one. [serve] port says it too.")
+@click.option("--workers", type=click.IntRange(1), help="How many processes. [serve] workers says it too.")
+def serve(session: Session, host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve features, search and prompts over HTTP.
+
+    Without keys, only this machine is answered: make a key with `lodestore keys add` before other
+    machines may call.
+    """
+    from lodestore.settings import load
+
+    if session.config is not None:
+        # The workers are processes of their own; they find the project as this one did.
+        os.environ["LODESTORE_CONFIG"] = str(Path(session.config).resolve())
+    options = load(session.config).serve
+    address = host or options.host
+    _check_address(session, address)
+    _run(address, options.port if port is None else port, workers or options.workers)
+
+
+def _check_address(session: Session, host: str) -> None:
+    from lodestore.keys import Keys
+    from lodestore.server.access import is_loopback
+
+    if not is_loopback(host) and not Keys(session.project.logs).all():
+        message = (
+            f"{host} can be reached from other machines, and there is no key yet; make one with: "
+            "lodestore keys add --scope read, or serve this machine alone: --host 127.0.0.1"
+        )
+        raise RefusedError(message)
+
+
+def _run(host: str, port: int, workers: int) -> None:
+    """Serve until a signal says to stop; then finish what is in flight."""
+    import uvicorn
+
+    # The server takes the signal, finishes, and raises it once more: by then the work is done.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    uvicorn.run(
+        "lodestore.server.app:create",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )

@@ -1,0 +1,275 @@
+"""Features over HTTP: read by entity, pushed by row, listed as they are declared."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from lodestore.errors import RequestError, UnavailableError
+from lodestore.features import OnlineAnswer
+from lodestore.live import Live
+from lodestore.online import Written
+from lodestore.push import push
+from lodestore.server.body import a_list, a_text, a_whole, an_object, parsed
+from lodestore.server.endpoint import ARROW, NDJSON, Answer, Call, as_json
+from lodestore.server.problems import HttpError
+from lodestore.server.query import PAGE, page, paged
+from lodestore.spec import Feature, FeatureRef, FeatureView, OnDemandView
+from lodestore.wire import MAX_SAFE_INTEGER, jsonable
+
+__all__ = ["arrow_stream", "list_views", "push_rows", "read_features"]
+
+_READ = frozenset({"features", "entities", "inputs", "service", "release"})
+_PUSH = frozenset({"view", "rows"})
+_VIEW = frozenset({"view"})
+
+
+async def read_features(call: Call) -> Answer:
+    """POST /v1/features: columns in the order of the entities."""
+    values = parsed(call.body, _READ)
+    refs = _refs(call, values)
+    entities = _columns(an_object(values, "entities"), call)
+    inputs = an_object(values, "inputs", None)
+    live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
+    rows = max(map(len, entities.values()), default=0)
+    cells = rows * len(refs)
+    if cells > call.serving.options.max_cells:
+        message = f"{cells:,} values in one request; at most {call.serving.options.max_cells:,}, ask in parts"
+        raise RequestError(message)
+    if call.serving.on_loop and cells <= call.serving.options.rows_on_loop and not inputs:
+        return _read(call, live, refs, entities, None)
+    return await call.serving.reading.run(lambda: _read(call, live, refs, entities, inputs))
+
+
+def _refs(call: Call, values: Mapping[str, Any]) -> list[str]:
+    refs = a_list(values, "features", [])
+    service = a_text(values, "service", None)
+    if service is not None:
+        refs = [*refs, *map(str, call.serving.features.catalog.service(service).features)]
+    if {*map(type, refs)} - {str}:
+        message = "features has an entry that is no text; write VIEW:FEATURE"
+        raise RequestError(message)
+    return refs
+
+
+def _columns(entities: Mapping[str, Any], call: Call) -> dict[str, list[Any]]:
+    """The join keys, one list a key: text, or whole numbers that JSON does not round."""
+    for name, column in entities.items():
+        if type(column) is not list:
+            message = f"entities.{name} is no list; give one value for each row"
+            raise RequestError(message)
+        if len(column) > call.serving.options.max_rows:
+            message = f"entities.{name} has {len(column):,} rows; at most {call.serving.options.max_rows:,} at a time"
+            raise RequestError(message)
+        kinds = {*map(type, column)}
+        if kinds - {str, int}:
+            message = f"entities.{name} has a value that is neither text nor a whole number"
+            raise RequestError(message)
+        if int in kinds and any(type(one) is int and abs(one) > MAX_SAFE_INTEGER for one in column):
+            message = f"entities.{name} has a number beyond 2^53 - 1, where JSON loses digits"
+            raise RequestError(message)
+    return dict(entities)
+
+
+def _read(
+    call: Call, live: Live, refs: Sequence[str], entities: Mapping[str, Any], inputs: Mapping[str, Any] | None
+) -> Answer:
+    serving = call.serving
+    asked = _by_release(call, live, refs)
+    _check_tenant(call, asked)
+    found = serving.features.online(asked, entities, inputs=inputs, release=live.release.generation)
+    call.view = asked[0].partition(":")[0].partition("@")[0]
+    degraded = [*serving.stale(), *(["online"] if serving.features.down else [])]
+    if asked is not refs:
+        found = _renamed(found, dict(zip(asked, refs, strict=True)))
+    generation = live.release.generation
+    if b"vnd.apache.arrow" in call.headers.get(b"accept", b""):
+        return Answer(_arrow(found), ARROW, release=generation)
+    return Answer(_json(found, degraded, call), release=generation)
+
+
+def _by_release(call: Call, live: Live, refs: Sequence[str]) -> Sequence[str]:
+    """The references, pinned to the release's version where another one is declared; mostly the same list."""
+    catalog = call.serving.features.catalog
+    views = live.release.views
+    other = {
+        name: version
+        for name, version in views.items()
+        if (name, version) in catalog.views and catalog.latest[name].version != version
+    }
+    if not other:
+        return refs
+    out = []
+    for one in refs:
+        ref = FeatureRef.parse(one)
+        pin = other.get(ref.view) if ref.version is None else None
+        out.append(one if pin is None else str(FeatureRef(ref.view, ref.feature, pin)))
+    return out
+
+
+def _renamed(found: OnlineAnswer, names: Mapping[str, str]) -> OnlineAnswer:
+    """The answer under the references that were asked for."""
+    return OnlineAnswer(
+        found.release,
+        {names.get(name, name): column for name, column in found.columns.items()},
+        {names[name]: column for name, column in found.statuses.items()},
+        {names[name]: column for name, column in found.event_timestamps.items()},
+        wide=frozenset(names[one] for one in found.wide),
+    )
+
+
+def _check_tenant(call: Call, refs: Sequence[str]) -> None:
+    """A key with a filter over documents reads no features of documents: these know no filter."""
+    if call.caller.filter is None:
+        return
+    latest = call.serving.features.catalog.latest
+    for one in refs:
+        view = latest.get(FeatureRef.parse(one).view)
+        if view is not None and "document_id" in view.entity.keys:
+            message = f"key {call.caller.id} has a filter over documents; {view.name} cannot be read with it"
+            raise HttpError(403, "forbidden", message)
+
+
+def _json(found: OnlineAnswer, degraded: Sequence[str], call: Call) -> bytes:
+    columns = found.columns
+    if found.wide:
+        wide = {name: [None if one is None else str(one) for one in columns[name]] for name in found.wide}
+        columns = {**columns, **wide}
+    if b"vectors=base64" in call.headers.get(b"accept", b""):
+        columns = {name: [_base64(one) for one in column] for name, column in columns.items()}
+    out = {
+        "release": found.release,
+        "columns": columns,
+        "statuses": found.statuses,
+        "event_timestamps": found.event_timestamps,
+    }
+    if degraded:
+        out["degraded"] = degraded
+    return as_json(out)
+
+
+def _base64(value: Any) -> Any:  # noqa: ANN401 - a feature's value
+    """A vector as base64 of its little-endian float32 numbers; anything else as it is."""
+    return base64.b64encode(value.astype("<f4").tobytes()).decode() if isinstance(value, np.ndarray) else value
+
+
+def _arrow(found: OnlineAnswer) -> bytes:
+    """One table: keys and features, then a status and an event timestamp for each feature."""
+    columns = {name: _array(values) for name, values in found.columns.items()}
+    columns |= {f"{name}__status": pa.array(map(str, values), pa.string()) for name, values in found.statuses.items()}
+    moment = pa.timestamp("us", tz="UTC")
+    columns |= {f"{name}__event": pa.array(values, moment) for name, values in found.event_timestamps.items()}
+    return arrow_stream(pa.table(columns).replace_schema_metadata({"release": str(found.release)}))
+
+
+def _array(values: Sequence[Any]) -> pa.Array:
+    """A column; what Arrow has no one type for, such as objects of different keys, goes as JSON text."""
+    sizes = {one.size for one in values if isinstance(one, np.ndarray)}
+    if len(sizes) == 1:
+        return pa.array([None if one is None else one for one in values], pa.list_(pa.float32(), sizes.pop()))
+    if any(isinstance(one, dict) for one in values):
+        return pa.array([None if one is None else orjson.dumps(jsonable(one)).decode() for one in values], pa.string())
+    return pa.array(values)
+
+
+def arrow_stream(table: pa.Table) -> bytes:
+    """The table as an Arrow IPC stream."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+# -- push
+
+
+async def push_rows(call: Call) -> Answer:
+    """POST /v1/push: all rows or none. The rows come as JSON, as NDJSON or as Arrow."""
+    written = await call.serving.writing.run(lambda: _push(call))
+    return Answer(as_json({"accepted": written.accepted, "duplicates": written.duplicates, "late": written.late}))
+
+
+def _push(call: Call) -> Written:
+    serving = call.serving
+    name, rows = _rows(call)
+    view = serving.features.catalog.view(name)
+    call.view = name
+    online = serving.project.online
+    waiting = online.journal_size()
+    if waiting > serving.options.max_journal:
+        message = f"push: {waiting:,} rows wait to be stored; run: lodestore run features, then push again"
+        raise UnavailableError(message)
+    return push(view, rows, online, now=serving.project.clock())
+
+
+def _rows(call: Call) -> tuple[str, list[Any]]:
+    media = call.media(b"content-type")
+    if media not in {ARROW, NDJSON}:
+        values = parsed(call.body, _PUSH)
+        return a_text(values, "view"), a_list(values, "rows")
+    name = call.query(_VIEW).get("view", "")
+    if not name:
+        message = "say which view the rows are for: /v1/push?view=NAME"
+        raise RequestError(message)
+    return name, _arrow_rows(call.body) if media == ARROW else _lines(call.body)
+
+
+def _arrow_rows(body: bytes) -> list[Any]:
+    try:
+        with pa.ipc.open_stream(body) as reader:
+            return reader.read_all().to_pylist()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        message = f"the body is no Arrow IPC stream: {error}"
+        raise HttpError(400, "arrow", message) from None
+
+
+def _lines(body: bytes) -> list[Any]:
+    rows = []
+    for number, line in enumerate(body.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(orjson.loads(line))
+        except ValueError as error:
+            message = f"line {number} is not JSON: {error}"
+            raise HttpError(400, "json", message) from None
+    return rows
+
+
+# -- views
+
+
+async def list_views(call: Call) -> Answer:
+    """GET /v1/views: what is declared, by name, with the live versions."""
+    given = call.query(PAGE)
+    catalog = call.serving.features.catalog
+    live = call.live.release.views if call.live is not None else {}
+    views: list[FeatureView | OnDemandView] = [*catalog.latest.values(), *catalog.on_demand.values()]
+    shown, following = page(sorted(views, key=lambda one: one.name), given, lambda one: one.name)
+    return Answer(as_json(paged("views", [_view(one, live.get(one.name)) for one in shown], following)))
+
+
+def _view(view: FeatureView | OnDemandView, live: int | None) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": view.name, "version": view.version, "owner": view.owner, "doc": view.doc}
+    told["features"] = [_feature(one) for one in view.features.values()]
+    if isinstance(view, OnDemandView):
+        inputs = [_feature(one) for one in view.inputs.values()]
+        return {**told, "source": "on_demand", "reads": [str(one) for one in view.reads], "inputs": inputs}
+    keys = dict(zip(view.entity.keys, view.entity.types, strict=True))
+    clocks = {"ttl": view.ttl, "fresh_within": view.fresh_within}
+    seconds = {name: None if one is None else one.total_seconds() for name, one in clocks.items()}
+    entity = {"name": view.entity.name, "keys": keys}
+    return {**told, "source": str(view.source), "live": live, "entity": entity, **seconds}
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": feature.name, "type": str(feature.kind), "doc": feature.doc, "pii": feature.pii}
+    optional = {"minimum": feature.minimum, "maximum": feature.maximum, "categories": list(feature.categories)}
+    optional |= {"max_length": feature.max_length, "wide": feature.wide}
+    return told | {name: value for name, value in optional.items() if value}

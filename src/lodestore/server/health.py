@@ -1,0 +1,75 @@
+"""How the worker stands: alive, ready by part, its figures, and what is live."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lodestore.server.endpoint import Answer, Call, as_json
+from lodestore.server.metrics import MEDIA
+from lodestore.wire import rfc3339
+
+__all__ = ["healthz", "metrics", "readyz", "release"]
+
+_PART = frozenset({"part"})
+_SERVING = frozenset({"ready", "degraded", "empty"})
+
+
+async def healthz(call: Call) -> Answer:
+    """GET /healthz: the process answers."""
+    del call
+    return Answer(as_json({"ok": True}))
+
+
+async def readyz(call: Call) -> Answer:
+    """GET /readyz: 200 when every part, or the one that is named, can answer; else 503 with what is missing."""
+    wanted = call.query(_PART).get("part")
+    parts = _parts(call)
+    asked = parts if wanted is None else {wanted: parts.get(wanted, {"state": "unknown"})}
+    ready = all(one["state"] in _SERVING for one in asked.values())
+    told = {"ready": ready, "parts": parts, "release": call.live.release.generation if call.live else 0}
+    return Answer(as_json(told), status=200 if ready else 503, headers={} if ready else {"retry-after": "1"})
+
+
+def _parts(call: Call) -> dict[str, dict[str, str]]:
+    serving = call.serving
+    open_ = call.live is not None and serving.access.known
+    features = ("degraded", "the online store does not answer") if serving.features.down else ("ready", "")
+    parts = {"features": features if open_ else ("loading", serving.why_closed()), "search": serving.search_state()}
+    return {name: {"state": state} | ({"why": why} if why else {}) for name, (state, why) in parts.items()}
+
+
+async def metrics(call: Call) -> Answer:
+    """GET /metrics: what this worker has done, for Prometheus."""
+    serving = call.serving
+    state = serving.snapshots.state()
+    gauges = {
+        "lodestore_release": call.live.release.generation if call.live else 0,
+        "lodestore_newest_release": state.newest,
+        "lodestore_snapshot_age_seconds": serving.age(),
+        "lodestore_keys_age_seconds": serving.access.age,
+        "lodestore_inflight_requests": serving.inflight,
+        "lodestore_search_cache_bytes": serving.found.bytes,
+        "lodestore_search_ready": serving.search_state()[0] == "ready",
+    }
+    gauges |= {
+        f"lodestore_waiting_{one.name}": one.waiting for one in (serving.searching, serving.reading, serving.writing)
+    }
+    vectors = serving.vectors
+    gauges |= {"lodestore_vector_hits": vectors.hits, "lodestore_vector_misses": vectors.misses}
+    gauges["lodestore_vector_coalesced"] = vectors.joined
+    return Answer(serving.metrics.text(gauges).encode(), MEDIA)
+
+
+async def release(call: Call) -> Answer:
+    """GET /v1/release: what is live, and whether this worker is behind."""
+    live = call.snapshot
+    one, state = live.release, call.serving.snapshots.state()
+    labels = {feature: version.label for feature, version in live.versions.items()}
+    told: dict[str, Any] = {"id": one.id, "generation": one.generation, "embeddings": labels}
+    told |= {"templates": one.templates, "views": one.views}
+    if one.generation:
+        told |= {"at": rfc3339(one.at), "action": one.action, "author": one.author, "reason": one.reason}
+    told["newest"] = max(state.newest, one.generation)
+    if state.trouble:
+        told["behind_because"] = state.trouble
+    return Answer(as_json(told))

@@ -1,0 +1,175 @@
+"""Search over HTTP: one query or many, by the live release or its predecessor, with the caller's filter in each."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from lodestore.errors import RequestError, UnavailableError
+from lodestore.filters import Filter, combine, parse
+from lodestore.live import Live
+from lodestore.retrieval import SearchResult, checked_query
+from lodestore.server.body import a_list, a_text, a_whole, parsed
+from lodestore.server.endpoint import ARROW, Answer, Call, as_json
+from lodestore.server.features import arrow_stream
+from lodestore.store import COLUMNS
+
+__all__ = ["filter_of", "search", "search_batch"]
+
+_SEARCH = frozenset({"query", "vector", "version", "k", "filter", "mode", "as_of", "release"})
+_BATCH = frozenset({"queries", "release"})
+_Found = tuple[SearchResult, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One search, checked."""
+
+    query: str
+    vector: tuple[float, ...] | None
+    version: str
+    k: int
+    mode: Any
+    where: Filter | None
+
+
+async def search(call: Call) -> Answer:
+    """POST /v1/search: the k best chunks."""
+    values = parsed(call.body, _SEARCH)
+    asked = _asked(values, call)
+    live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
+    (result, hits), cache = await _find(call, live, asked)
+    if b"vnd.apache.arrow" in call.headers.get(b"accept", b""):
+        return Answer(_arrow(result), ARROW, cache=cache, release=result.release)
+    return Answer(as_json(_told(result, hits, call)), cache=cache, release=result.release)
+
+
+async def search_batch(call: Call) -> Answer:
+    """POST /v1/search/batch: many searches by one release, answered in their order."""
+    values = parsed(call.body, _BATCH)
+    queries = a_list(values, "queries")
+    most = call.serving.options.max_batch
+    if not 1 <= len(queries) <= most:
+        message = f"queries has {len(queries)} entries; give 1 to {most}"
+        raise RequestError(message)
+    asked = [_asked(_one(place, one), call) for place, one in enumerate(queries, start=1)]
+    live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
+    found = await asyncio.gather(*(_find(call, live, one) for one in asked))
+    results = [_told(result, hits, call) for (result, hits), _ in found]
+    caches = {cache for _, cache in found}
+    cache = caches.pop() if len(caches) == 1 else b"miss"
+    return Answer(
+        as_json({"release": live.release.generation, "results": results}), cache=cache, release=live.release.generation
+    )
+
+
+def _one(place: int, value: object) -> Mapping[str, Any]:
+    known = _SEARCH - {"release"}
+    if not isinstance(value, dict) or not value.keys() <= known:
+        message = f"queries, entry {place}: an object with {', '.join(sorted(known))} is expected"
+        raise RequestError(message)
+    return value
+
+
+def filter_of(values: Mapping[str, Any], call: Call) -> Filter | None:
+    """What the request asks and, beside it, what the caller's key demands; nothing asked can widen that."""
+    given = values.get("filter")
+    if given is None or given in ("", {}):
+        return call.caller.filter
+    if not isinstance(given, str | dict):
+        message = f"filter is {type(given).__name__}; write it as text or as an object"
+        raise RequestError(message)
+    return combine(parse(given, COLUMNS), call.caller.filter)
+
+
+def _asked(values: Mapping[str, Any], call: Call) -> Asked:
+    if values.get("as_of") is not None:
+        message = "as_of is not answered by this server yet; leave it out, or use: lodestore search --as-of"
+        raise RequestError(message)
+    k = a_whole(values, "k", 10)
+    vector = values.get("vector")
+    where = filter_of(values, call)
+    if vector is not None:
+        if values.get("query") is not None:
+            message = "give a query or a vector, not both"
+            raise RequestError(message)
+        checked_query("vector", k=k, mode="vector")
+        return Asked("", _vector(vector), a_text(values, "version", ""), k, "vector", where)
+    if values.get("version") is not None:
+        message = "version belongs to a vector; a query is embedded by the live model"
+        raise RequestError(message)
+    query, mode = a_text(values, "query"), a_text(values, "mode", "hybrid")
+    checked_query(query, k=k, mode=mode)
+    return Asked(query, None, "", k, mode, where)
+
+
+def _vector(value: object) -> tuple[float, ...]:
+    """The numbers of a vector: a list, or base64 of little-endian float32."""
+    if isinstance(value, str):
+        try:
+            return tuple(np.frombuffer(base64.b64decode(value, validate=True), "<f4").tolist())
+        except (binascii.Error, ValueError):
+            message = "vector is text, but not base64 of float32 numbers"
+            raise RequestError(message) from None
+    if not isinstance(value, list) or {*map(type, value)} - {float, int}:
+        message = "vector is no list of numbers"
+        raise RequestError(message)
+    return tuple(value)
+
+
+async def _find(call: Call, live: Live, asked: Asked) -> tuple[_Found, bytes]:
+    """The result, and how it was come by: kept, made, or made for somebody else who asked the same."""
+    serving = call.serving
+    where = asked.where.canonical() if asked.where is not None else None
+    version = live.versions.get("content")
+    table = None if version is None else serving.table_version(version.table)
+    owner = call.caller.id if call.caller.filter is not None else ""
+    key = (live.release.id, table, where, asked.k, asked.mode, asked.query, asked.vector, asked.version, owner)
+    kept = serving.found.get(key) if table is not None else None
+    if kept is not None:
+        serving.metrics.add("lodestore_cache_total", cache="search", outcome="hit")
+        return kept, b"hit"
+    found, joined = await serving.finding.run(key, lambda: serving.searching.run(lambda: _made(call, live, asked)))
+    outcome = "coalesced" if joined else "miss"
+    serving.metrics.add("lodestore_cache_total", cache="search", outcome=outcome)
+    if table is not None and not found[0].degraded and not joined:
+        serving.found.put(key, found)
+    for part in found[0].degraded:
+        serving.metrics.add("lodestore_degraded_total", part=part)
+    return found, outcome.encode()
+
+
+def _made(call: Call, live: Live, asked: Asked) -> _Found:
+    serving = call.serving
+    if not live.versions:
+        state, why = serving.search_state()
+        message = f"search is {state}: {why or 'its tables are being opened'}"
+        raise UnavailableError(message)
+    where = None if asked.where is None else asked.where.sql()
+    if asked.vector is None:
+        result = live.search(asked.query, k=asked.k, mode=asked.mode, where=where)
+    else:
+        result = live.search_vector(asked.vector, fingerprint=asked.version, k=asked.k, where=where)
+    return result, orjson.dumps([hit.to_json() for hit in result.hits])
+
+
+def _told(result: SearchResult, hits: bytes, call: Call) -> dict[str, Any]:
+    told: dict[str, Any] = {"release": result.release, "version": result.version, "mode": result.mode}
+    told |= {"took_ms": round(result.took_ms, 3), "hits": orjson.Fragment(hits)}
+    degraded = [*result.degraded, *call.serving.stale()]
+    return told | ({"degraded": degraded} if degraded else {})
+
+
+def _arrow(result: SearchResult) -> bytes:
+    names = ("chunk_id", "document_id", "score", "title", "uri", "text", "start", "end", "source", "category")
+    columns = {name: [getattr(hit, name) for hit in result.hits] for name in names}
+    told = {"release": str(result.release), "version": result.version, "mode": result.mode}
+    return arrow_stream(pa.table(columns).replace_schema_metadata(told))

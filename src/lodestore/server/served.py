@@ -1,0 +1,119 @@
+"""Features and snapshots as the server uses them: what is down is left out of an answer and marked."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from lodestore.errors import ModelError, StoreError, UnavailableError
+from lodestore.features import Features, OnlineAnswer
+from lodestore.live import Live
+from lodestore.online import Status
+from lodestore.prompts import PromptTemplate
+from lodestore.retrieval import Mode, SearchResult
+from lodestore.spec import FeatureRef
+from lodestore.templates import Templates
+
+__all__ = ["ServedFeatures", "ServedLive", "ServedTemplates"]
+
+_log = logging.getLogger("lodestore.server")
+# After a failure the online store is left alone for that long, so that a dead one does not slow every request.
+_PAUSE_SECONDS = 1.0
+
+
+class ServedFeatures(Features):
+    """Features whose online store may be away: every value is then null, with the status UNAVAILABLE."""
+
+    _down_until = 0.0
+
+    @property
+    def down(self) -> bool:
+        """Whether the online store did not answer just now."""
+        return time.monotonic() < self._down_until
+
+    def online(
+        self,
+        refs: Sequence[str | FeatureRef],
+        entities: Mapping[str, Sequence[str | int]],
+        *,
+        inputs: Mapping[str, Sequence[Any]] | None = None,
+        release: int = 0,
+    ) -> OnlineAnswer:
+        """The features of these entities; nulls when the online store is away."""
+        if not self.down:
+            try:
+                return super().online(refs, entities, inputs=inputs, release=release)
+            except (StoreError, UnavailableError) as error:
+                self._failed(error)
+        return self._nothing(refs, entities, release)
+
+    def seen(self, user_id: str, *, request_id: str, at: datetime) -> None:
+        """The question is counted, or, when the online store is away, it is not and the log says so."""
+        try:
+            super().seen(user_id, request_id=request_id, at=at)
+        except (StoreError, UnavailableError) as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if not self.down:
+            _log.warning("the online store does not answer: %s", error)
+        self._down_until = time.monotonic() + _PAUSE_SECONDS
+
+    def _nothing(
+        self, refs: Sequence[str | FeatureRef], entities: Mapping[str, Sequence[str | int]], release: int
+    ) -> OnlineAnswer:
+        wanted = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in refs]
+        for ref in wanted:
+            self.catalog.check(ref)
+        rows = max((len(values) for values in entities.values()), default=0)
+        names = [str(ref) for ref in wanted]
+        return OnlineAnswer(
+            release,
+            {**{key: list(values) for key, values in entities.items()}, **{name: [None] * rows for name in names}},
+            {name: [Status.UNAVAILABLE] * rows for name in names},
+            {name: [None] * rows for name in names},
+        )
+
+
+class ServedLive(Live):
+    """A snapshot whose hybrid search goes on with one side when the other one is down, and says so."""
+
+    def search(
+        self, query: str, *, k: int = 10, mode: Mode = "hybrid", where: str | None = None, feature: str = "content"
+    ) -> SearchResult:
+        """The k best chunks."""
+        try:
+            return super().search(query, k=k, mode=mode, where=where, feature=feature)
+        except ModelError as error:
+            if mode != "hybrid":
+                raise
+            _log.warning("searching by text alone: %s", error)
+            found = super().search(query, k=k, mode="text", where=where, feature=feature)
+            return replace(found, degraded=("model",))
+        except StoreError as error:
+            if mode != "hybrid":
+                raise
+            _log.warning("searching by vector alone: %s", error)
+            found = super().search(query, k=k, mode="vector", where=where, feature=feature)
+            return replace(found, degraded=("text",))
+
+
+class ServedTemplates(Templates):
+    """Templates whose versions are kept once they were read: a version never changes."""
+
+    _known: Mapping[tuple[str, str], PromptTemplate] = {}
+
+    def all(self) -> list[PromptTemplate]:
+        """Every stored version, read anew."""
+        found = super().all()
+        self._known = {(one.template_id, one.version): one for one in found}
+        return found
+
+    def get(self, template_id: str, version: str) -> PromptTemplate:
+        """That version of the template."""
+        known = self._known.get((template_id, version))
+        return super().get(template_id, version) if known is None else known

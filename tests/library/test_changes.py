@@ -1,0 +1,282 @@
+"""A model change from end to end, over a small real store with two small real models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lodestore.errors import BudgetError, GateError, GoldenError, HeldError, InUseError, RefusedError
+from lodestore.gate import Verdict
+from lodestore.models import EmbeddingVersion
+from lodestore.project import Project, open_project
+from lodestore.rollout import decide
+
+MakeProject = Callable[..., Path]
+
+TOPICS = {
+    "billing": "An invoice lists every charge. A refund of a charge takes five days to reach the card.",
+    "travel": "A train ticket is booked at the desk. A flight ticket needs the approval of a manager.",
+    "security": "A password has sixteen characters. A lost badge is reported to the guard at once.",
+    "kitchen": "The dishwasher runs at noon. Coffee beans are bought on Fridays by the office team.",
+    "holiday": "A holiday is requested two weeks ahead. Unused days expire at the end of March.",
+    "hardware": "A laptop is replaced after four years. A broken screen is repaired within a week.",
+}
+GOLDEN = """
+[golden]
+queries = "golden/queries.jsonl"
+qrels = "golden/qrels.tsv"
+
+[gate]
+min_queries = 6
+"""
+
+
+@pytest.fixture
+def folder(make_project: MakeProject) -> Path:
+    place = make_project(GOLDEN)
+    for path in (place / "docs").iterdir():
+        path.unlink()
+    for name, text in TOPICS.items():
+        (place / "docs" / f"{name}.md").write_text(f"# {name.title()}\n\n{text}\n", encoding="utf-8")
+    (place / "golden").mkdir()
+    queries = [{"id": name, "text": text.split(".")[0]} for name, text in TOPICS.items()]
+    (place / "golden" / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)), encoding="utf-8")
+    rows = ["query-id\tcorpus-id\tscore", *(f"{name}\t{name}.md\t1" for name in TOPICS)]
+    (place / "golden" / "qrels.tsv").write_text("\n".join(rows), encoding="utf-8")
+    return place
+
+
+def declaring(folder: Path, label: str) -> Project:
+    """The project with another line in its settings."""
+    file = folder / "lodestore.toml"
+    lines = [f'content = "{label}"' if one.startswith("content =") else one for one in file.read_text().splitlines()]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return open_project(folder)
+
+
+def ingest(project: Project) -> None:
+    pipeline = project.pipeline
+    pipeline.read_documents()
+    pipeline.cut_chunks()
+    pipeline.fill_maintained()
+    pipeline.promote_first()
+
+
+def built(project: Project) -> EmbeddingVersion:
+    version = project.changes.candidate("content")
+    project.pipeline.fill(version)
+    return version
+
+
+@pytest.fixture
+def project(folder: Path) -> Project:
+    first = open_project(folder)
+    ingest(first)
+    return first
+
+
+def test_a_change_is_planned_built_judged_and_promoted(folder: Path, project: Project) -> None:
+    live = project.releases.live().embeddings["content"]
+    changed = declaring(folder, "glove@1")
+    (launch,) = decide(changed.changes.state()).launches
+
+    plan = changed.changes.plan(changed.changes.candidate("content"))
+    version = built(changed)
+    report = changed.changes.gate(version)
+    said = changed.changes.promote_judged(version, report.verdict, author="test")
+
+    assert launch.version == version
+    assert (plan.rows, plan.to_embed, plan.cached) == (6, 6, 0)
+    assert report.verdict is Verdict.PASSED, report.markdown()
+    assert "live since release 2" in said
+    assert changed.releases.live().embeddings["content"] == version.key != live
+    assert changed.store.search("refund of a charge").version == "glove@1"
+
+
+def test_going_back_and_forth_calls_the_model_no_second_time(folder: Path, project: Project) -> None:
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+    changed.changes.gate(version)
+    changed.changes.promote(version, author="test")
+
+    back = declaring(folder, "words@1")
+    filled = back.pipeline.fill(back.changes.candidate("content"))
+
+    assert (filled.embedded, filled.rows) == (0, 6)
+
+
+def test_a_rollback_changes_that_slot_only_and_answers_as_before(folder: Path, project: Project) -> None:
+    before = project.store.search("who approves a flight?", mode="vector")
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+    changed.changes.gate(version)
+    changed.changes.promote(version, author="test")
+    title = changed.releases.live().embeddings["title"]
+
+    release = changed.changes.rollback(changed.releases.slot("embedding:content"), author="me", reason="worse answers")
+
+    after = open_project(folder).store.search("who approves a flight?", mode="vector")
+    assert release.embeddings["title"] == title
+    assert [hit.to_json() for hit in after.hits] == [hit.to_json() for hit in before.hits]
+    assert [decide(changed.changes.state()).launches for _ in range(20)] == [()] * 20
+    with pytest.raises(HeldError, match="worse answers"):
+        changed.changes.promote(version, author="sensor")
+
+
+def test_after_a_rollback_documents_of_the_meantime_are_found(folder: Path, project: Project) -> None:
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+    changed.changes.gate(version)
+    changed.changes.promote(version, author="test")
+    (folder / "docs" / "parking.md").write_text("# Parking\n\nA parking permit costs nine coins a month.\n")
+    ingest(changed)
+
+    changed.changes.rollback(changed.releases.slot("embedding:content"), author="me")
+
+    hits = open_project(folder).store.search("parking permit", k=1).hits
+    assert [hit.document_id for hit in hits] == ["handbook/parking.md"]
+
+
+def test_too_few_queries_wait_for_a_person_who_says_why(folder: Path, project: Project) -> None:
+    file = folder / "lodestore.toml"
+    file.write_text(file.read_text().replace("min_queries = 6", "min_queries = 50"), encoding="utf-8")
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+
+    report = changed.changes.gate(version)
+
+    assert report.verdict is Verdict.INSUFFICIENT_QUERIES
+    assert decide(changed.changes.state()).launches == ()
+    with pytest.raises(GateError, match="insufficient_queries"):
+        changed.changes.promote(version, author="me", by_name=True)
+    with pytest.raises(GateError, match="reason"):
+        changed.changes.promote(version, author="me", by_name=True, accept_loss=True)
+    changed.changes.promote(version, author="me", by_name=True, accept_loss=True, reason="tried by hand")
+    assert changed.releases.live().reason == "tried by hand"
+
+
+def test_health_is_never_overridden(folder: Path, project: Project) -> None:
+    changed = declaring(folder, "glove@1")
+    version = changed.changes.candidate("content")
+    changed.tables.ensure(version.table, changed.tables.read(project.versions.registered(
+        project.releases.live().embeddings["content"]).table).schema, key="row_id")  # fmt: skip
+
+    report = changed.changes.gate(version)
+
+    assert report.verdict is Verdict.UNHEALTHY
+    with pytest.raises((GateError, RefusedError)):
+        changed.changes.promote(version, author="me", by_name=True, accept_loss=True, reason="please")
+
+
+def test_a_budget_stops_before_anything_is_embedded(folder: Path, project: Project) -> None:
+    changed = declaring(folder, "glove@1")
+    version = changed.changes.candidate("content")
+
+    with pytest.raises(BudgetError, match="budget"):
+        changed.changes.plan(version, budget=0.0)
+
+    assert changed.tables.count(version.table) == 0
+
+
+def test_golden_queries_that_name_a_document_nobody_knows_stop_the_gate(folder: Path, project: Project) -> None:
+    qrels = folder / "golden" / "qrels.tsv"
+    qrels.write_text(qrels.read_text() + "\nbilling\tnowhere.md\t1", encoding="utf-8")
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+
+    with pytest.raises(GoldenError, match=r"nowhere\.md"):
+        changed.changes.gate(version)
+
+    assert open_project(folder).releases.live().generation == 1
+
+
+def test_a_trial_embeds_the_judged_documents_and_the_full_run_reuses_them(folder: Path, project: Project) -> None:
+    changed = declaring(folder, "glove@1")
+    version = changed.changes.candidate("content")
+
+    trial = changed.changes.trial(version)
+    filled = changed.pipeline.fill(version)
+
+    assert trial.queries == 6
+    assert trial.difference is not None
+    assert filled.embedded == 0
+
+
+def test_what_a_rollback_needs_is_not_dropped_and_the_rest_is(folder: Path, project: Project) -> None:
+    first = project.versions.registered(project.releases.live().embeddings["content"])
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+    with pytest.raises(InUseError):
+        changed.changes.drop(first)
+
+    changed.changes.drop(version)
+
+    assert version.table not in changed.tables.names()
+
+
+def test_the_canary_tells_a_model_that_is_no_longer_the_registered_one(folder: Path, project: Project) -> None:
+    from lodestore.canary import Canaries
+    from lodestore.errors import FingerprintError
+    from lodestore.testing import HashEmbedder
+
+    version = project.versions.registered(project.releases.live().embeddings["content"])
+    canaries = Canaries(project.logs)
+
+    alive = canaries.read(version, project.embedder(version))
+
+    assert alive.alive
+    assert alive.texts >= 64
+    with pytest.raises(FingerprintError, match="not the registered one"):
+        canaries.confirm(version, HashEmbedder(version.dimension, label="another"))
+
+
+STAGES = ["plan", "fill", "gate", "promote"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_build_that_is_killed_at_any_stage_is_finished_by_the_next_run(
+    folder: Path, project: Project, stage: str
+) -> None:
+    declaring(folder, "glove@1")
+    script = textwrap.dedent(f"""
+        import os, signal, sys
+        from lodestore.project import open_project
+        changes = open_project({str(folder)!r}).changes
+        version = changes.candidate("content")
+        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        changes.plan(version)
+        if {stage!r} == "plan": die()
+        if {stage!r} == "fill":
+            import lodestore.adapters.lance as lance
+            lance.LanceStore.index = lambda *_: die()
+        changes._pipeline.fill(version)
+        if {stage!r} == "gate":
+            changes._keep_report = lambda _: die()
+        changes.gate(version)
+        if {stage!r} == "promote":
+            changes._releases.publish = lambda *_, **__: die()
+        changes.promote(version, author="test")
+    """)
+
+    died = subprocess.run([sys.executable, "-c", script], env={**os.environ}, capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    assert open_project(folder).releases.live().generation == 1
+    again = open_project(folder)
+    version = again.changes.candidate("content")
+    filled = again.pipeline.fill(version)
+    report = again.changes.gate(version)
+    again.changes.promote(version, author="test")
+
+    health = again.pipeline.health(version)
+    assert report.verdict is Verdict.PASSED
+    assert (health.rows, health.duplicates, health.missing) == (6, 0, 0)
+    assert filled.embedded == (6 if stage == "plan" else 0)
+    assert again.store.search("lost badge", k=1).hits[0].document_id == "handbook/security.md"
