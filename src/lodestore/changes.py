@@ -17,8 +17,8 @@ from lodestore import golden as goldens
 from lodestore import rollout
 from lodestore.canary import Canaries, CanaryReading
 from lodestore.chunking import Chunker
-from lodestore.errors import BudgetError, GateError, GoldenError
-from lodestore.gate import GateOptions, GateReport, Verdict, compared, judge, mean_overlap
+from lodestore.errors import BudgetError, GateError, GoldenError, RetentionError
+from lodestore.gate import GateOptions, GateReport, Measured, Verdict, compared, judge, mean_overlap
 from lodestore.golden import GoldenSet
 from lodestore.locks import Locks
 from lodestore.logs import Logs
@@ -227,12 +227,12 @@ class Changes:
 
     def gate(self, version: EmbeddingVersion) -> GateReport:
         """Measure the built version against the live one; the report is in the log, a refusal holds the version."""
-        live_key = self._releases.live().embeddings.get(version.feature)
-        live = self._versions.registered(live_key) if live_key and live_key != version.key else None
-        golden = self.golden() if live is not None else None
+        live = self._rival(version)
+        health = self._pipeline.health(version)
+        golden = self.golden() if live is not None and health.healthy else None
         ours = self._ranked(version, golden)
-        theirs = self._ranked(live, golden) if live is not None else None
-        metrics = ()
+        theirs = self._ranked(live, golden)
+        metrics: tuple[Measured, ...] = ()
         share = None
         if ours and theirs and golden:
             metrics = compared(ours.scores(golden), theirs.scores(golden))
@@ -241,7 +241,7 @@ class Changes:
             key=version.key,
             label=version.label,
             live_label=live.label if live else None,
-            health=self._pipeline.health(version),
+            health=health,
             canary=self.canary(version),
             index_recall=self.index_recall(version),
             metrics=metrics,
@@ -255,8 +255,13 @@ class Changes:
             self._hold(version, author="gate", reason="; ".join(report.reasons))
         return report
 
-    def _ranked(self, version: EmbeddingVersion, golden: GoldenSet | None) -> Ranked | None:
-        if golden is None or not golden.judged:
+    def _rival(self, version: EmbeddingVersion) -> EmbeddingVersion | None:
+        """The live version of the same feature, unless it is this one."""
+        key = self._releases.live().embeddings.get(version.feature)
+        return self._versions.registered(key) if key and key != version.key else None
+
+    def _ranked(self, version: EmbeddingVersion | None, golden: GoldenSet | None) -> Ranked | None:
+        if version is None or golden is None or not golden.judged:
             return None
         return ranked(self._vectors, version, self._embedder(version), golden, where=self._where)
 
@@ -267,7 +272,7 @@ class Changes:
         rows = self._store.read(version.table, ["vector"])["vector"]
         picks = np.random.default_rng(0).choice(len(rows), size=min(_RECALL_QUERIES, len(rows)), replace=False)
         some = rows.take(pa.array(np.sort(picks))).combine_chunks()
-        return index_recall(self._vectors, version.table, np.stack(some.to_numpy(zero_copy_only=False)))
+        return index_recall(self._vectors, version.table, list(some.to_numpy(zero_copy_only=False)))
 
     def _keep_report(self, report: GateReport) -> None:
         self._logs.put(
@@ -292,8 +297,7 @@ class Changes:
         self._pipeline.fill(version, documents=frozenset(documents))
         ours = ranked(self._vectors, version, self._embedder(version), golden, where=self._where, within=within)
         scores = ours.scores(golden)
-        live_key = self._releases.live().embeddings.get(version.feature)
-        live = self._versions.registered(live_key) if live_key and live_key != version.key else None
+        live = self._rival(version)
         gap = None
         if live is not None:
             theirs = ranked(self._vectors, live, self._embedder(live), golden, where=self._where, within=within)
@@ -321,35 +325,40 @@ class Changes:
 
     def promote(
         self,
-        version: EmbeddingVersion,
-        *,
+        *versions: EmbeddingVersion,
         author: str,
         by_name: bool = False,
         accept_loss: bool = False,
         reason: str = "",
         also: Mapping[Slot, Any] | None = None,
     ) -> Release:
-        """The version is live, in one release with the changes of `also`.
+        """The versions are live, in one release with the changes of `also`.
 
-        Its newest gate report has to have passed; `accept_loss` with a reason overrides quality,
-        never health. A held version goes live only `by_name`, which lifts the hold.
+        The newest gate report of each has to have passed; `accept_loss` with a reason overrides
+        quality, never health. A held version goes live only `by_name`, which lifts the hold.
         """
         base = self._releases.live()
+        for version in versions:
+            self._verify(version, by_name=by_name, accept_loss=accept_loss, reason=reason)
+        changes: dict[Slot, Any] = {**(also or {}), **{slot_of(version): version.key for version in versions}}
+        release = self._releases.publish(changes, action="promote", author=author, reason=reason, base=base)
+        for version in versions:
+            self._lift(version, author=author, reason="promoted by name")
+        return release
+
+    def _verify(self, version: EmbeddingVersion, *, by_name: bool, accept_loss: bool, reason: str) -> None:
+        """The version is complete and fit to serve, and nothing forbids that it goes live."""
         rollout.verify_promotable(version, self._releases.holds(), by_name=by_name)
         self._pipeline.fill(version)  # what arrived since it was built
         health = self._pipeline.health(version)
         if not health.healthy:
-            message = f"{version.key} cannot serve: {health.why_not()}; run: lodestore run reembed"
+            message = f"{version.feature} {version.label} cannot serve: {health.why_not()}; run: lodestore run reembed"
             raise GateError(message)
         self._verify_report(version, accept_loss=accept_loss, reason=reason)
-        changes: dict[Slot, Any] = {**(also or {}), slot_of(version): version.key}
-        release = self._releases.publish(changes, action="promote", author=author, reason=reason, base=base)
-        self._lift(version, author=author, reason="promoted by name")
-        return release
 
     def _verify_report(self, version: EmbeddingVersion, *, accept_loss: bool, reason: str) -> None:
-        row = self.report(version) or {"verdict": self.gate(version).verdict.value}
-        verdict = Verdict(row["verdict"])
+        row = self.report(version)
+        verdict = Verdict(row["verdict"]) if row is not None else self.gate(version).verdict
         if verdict is Verdict.PASSED:
             return
         if verdict is Verdict.UNHEALTHY:
@@ -369,16 +378,25 @@ class Changes:
         """The slot is at its previous distinct value; what was live is held until its declaration changes."""
         history = self._releases.history()
         changes = rollout.rollback_changes(history, slot)
+        self._verify_present(slot, changes[slot])
         release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=history[-1])
         if slot.kind == "embedding":
             self._hold(self._versions.registered(history[-1].slots[slot]), author=author, reason=reason)
             self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
         return release
 
+    def _verify_present(self, slot: Slot, value: Any) -> None:  # noqa: ANN401 - a slot's value
+        if slot.kind == "embedding" and not self._store.count(self._versions.registered(value).table):
+            message = f"{value} was dropped; build it again by declaring it: lodestore run reembed"
+            raise RetentionError(message)
+
     def restore(self, target: Release, *, author: str, reason: str = "") -> Release:
         """Every slot is what it was in `target`; embedding versions that leave are held."""
         base = self._releases.live()
         changes = rollout.restore_changes(base, target)
+        for slot, value in changes.items():
+            if value is not None:
+                self._verify_present(slot, value)
         release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=base)
         for slot in changes:
             if slot.kind == "embedding" and slot in base.slots:

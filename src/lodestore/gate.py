@@ -79,7 +79,7 @@ class GateReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types."""
-        return jsonable(asdict(self))
+        return {name: jsonable(value) for name, value in asdict(self).items()}
 
     def dumped(self) -> str:
         """The report as text for the log."""

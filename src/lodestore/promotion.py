@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lodestore import rollout
-from lodestore.errors import GateError, RefusedError, RequestError, RetentionError, UnknownNameError, UnknownViewError
-from lodestore.gate import Verdict
+from lodestore.errors import RefusedError, RequestError, UnknownNameError, UnknownViewError
 from lodestore.models import EmbeddingVersion
 from lodestore.project import Project
 from lodestore.releases import Release, Slot
@@ -38,17 +36,9 @@ def promote(
     """
     base = project.releases.live()
     versions, others = _wanted(project, wanted, base)
-    if not versions:
-        return project.releases.publish(others, action="promote", author=author, reason=reason, base=base)
-    first, *more = versions
-    for version in more:
-        _verify(project, version, accept_loss=accept_loss)
-    also = {**others, **{rollout.slot_of(version): version.key for version in more}}
-    release = project.changes.promote(
-        first, author=author, by_name=True, accept_loss=accept_loss, reason=reason, also=also
+    return project.changes.promote(
+        *versions, author=author, by_name=True, accept_loss=accept_loss, reason=reason, also=others
     )
-    _free(project, more, author)
-    return release
 
 
 def _wanted(
@@ -77,28 +67,6 @@ def _value(project: Project, slot: Slot, value: str) -> Any:  # noqa: ANN401 - a
         pinned = f"{slot.name}@{value}"
         raise UnknownViewError(pinned, [f"{one}@{number}" for one, number in project.catalog.views])
     return project.catalog.view(slot.name, int(value)).version
-
-
-def _verify(project: Project, version: EmbeddingVersion, *, accept_loss: bool) -> None:
-    """The version is complete, healthy, and the gate let it through."""
-    project.pipeline.fill(version)
-    health = project.pipeline.health(version)
-    if not health.healthy:
-        message = f"{version.feature} {version.label} cannot serve: {health.why_not()}; run: lodestore run reembed"
-        raise GateError(message)
-    row = project.changes.report(version) or {"verdict": project.changes.gate(version).verdict}
-    verdict = Verdict(row["verdict"])
-    if verdict is not Verdict.PASSED and (verdict is Verdict.UNHEALTHY or not accept_loss):
-        message = f"{version.feature} {version.label}: the gate says {verdict}; look at: lodestore models show {version.label}"
-        raise GateError(message)
-
-
-def _free(project: Project, versions: Iterable[EmbeddingVersion], author: str) -> None:
-    wanted = {(rollout.slot_of(one), one.fingerprint) for one in versions}
-    for hold in project.releases.holds():
-        if (hold.slot, hold.fingerprint) in wanted:
-            named = {"fingerprint": hold.fingerprint, "version": hold.version}
-            project.releases.release_hold(hold.slot, **named, author=author, reason="promoted by name")
 
 
 def activate(
@@ -133,8 +101,6 @@ def rollback_release(project: Project, *, author: str, reason: str = "", to: int
     if target.slots == history[-1].slots:
         message = f"release {target.generation} is what is live; nothing was changed"
         raise RefusedError(message)
-    for key in set(target.embeddings.values()) - set(history[-1].embeddings.values()):
-        _present(project, target, project.versions.registered(key))
     return project.changes.restore(target, author=author, reason=reason)
 
 
@@ -149,9 +115,3 @@ def _before(history: Sequence[Release]) -> Release:
         message = "no earlier release differs from the live one; there is nothing to roll back to"
         raise RefusedError(message)
     return stack[-2]
-
-
-def _present(project: Project, target: Release, version: EmbeddingVersion) -> None:
-    if not project.tables.count(version.table):
-        message = f"release {target.generation} needs {version.feature} {version.label}, whose table was dropped"
-        raise RetentionError(message)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lodestore.cli.page import Block, Facts, Table
-from lodestore.cli.session import Session, command, group
+from lodestore.cli.session import Session, author, command, group
 
 if TYPE_CHECKING:
+    from lodestore.changes import Plan
+    from lodestore.metrics import Interval
     from lodestore.models import EmbeddingModel
     from lodestore.project import Project
+    from lodestore.releases import Release
 
 __all__ = ["models"]
 
@@ -84,3 +87,96 @@ def _show_page(value: Mapping[str, Any]) -> Iterator[Block]:
         yield Table(("part", "value"), rows, title="What the fingerprint is made of", text=frozenset({"value"}))
     rows = [[one["feature"], one["state"], one["rows"], one["key"]] for one in value["versions"]]
     yield Table(("feature", "state", "rows", "partition"), rows, title="In the store", empty="not built yet")
+
+
+_FEATURE = click.option("--feature", default="content", show_default=True, help="The embedding feature.")
+
+
+@command(models)
+@click.argument("label", metavar="[MODEL@VERSION]", required=False)
+@_FEATURE
+@click.option("--budget", type=float, metavar="SECONDS", help="Refuse (exit 1) when the build would take longer.")
+def plan(session: Session, label: str | None, feature: str, budget: float | None) -> None:
+    """Show what building a version would take: chunks, cache hits, tokens, seconds, disk.
+
+    Without a version, the one that the settings declare.
+    """
+    changes = session.project.changes
+    made = changes.plan(changes.candidate(feature, label), budget=budget)
+    session.show(made.to_json(), [Facts(_plan_facts(made), title=f"{feature} {made.label}")])
+
+
+def _plan_facts(made: Plan) -> dict[str, object]:
+    return {
+        "rows": made.rows,
+        "to embed": made.to_embed,
+        "vectors reused": made.cached,
+        "tokens": made.tokens,
+        "time": f"about {made.seconds:,.0f} s at {made.tokens_per_second:,.0f} tokens/s",
+        "disk": f"about {made.disk_bytes / 1e6:,.1f} MB",
+        "cut off by the model": f"{made.truncated_share:.2%} of the chunks",
+        "chunks": "cut anew for this model" if made.new_chunker else "those of the live version",
+    }
+
+
+@command(models)
+@click.argument("label", metavar="MODEL@VERSION")
+@_FEATURE
+def trial(session: Session, label: str, feature: str) -> None:
+    """Embed judged documents and a sample, and estimate how the version will do."""
+    changes = session.project.changes
+    tried = changes.trial(changes.candidate(feature, label))
+    facts: dict[str, object] = {name: _interval(one) for name, one in tried.candidate.items()}
+    if tried.difference is not None:
+        facts[f"ndcg@10 against {tried.live_label}"] = _interval(tried.difference)
+    facts |= {"queries": tried.queries, "rows": tried.rows, "took": f"{tried.seconds:,.0f} s"}
+    session.show(tried, [Facts(facts, title=f"{feature} {tried.label}, on a sample")])
+
+
+def _interval(one: Interval) -> str:
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+@command(models)
+@click.argument("label", metavar="MODEL@VERSION")
+@_FEATURE
+@click.option("--accept-loss", is_flag=True, help="Promote it although the gate refused it; needs --reason.")
+@click.option("--reason", default="", help="Why; it is kept in the release log.")
+def promote(session: Session, label: str, feature: str, reason: str, *, accept_loss: bool) -> None:
+    """Make a built version live, by name."""
+    project = session.project
+    version = project.versions.find(feature, label)
+    release = project.changes.promote(
+        version, author=author(), by_name=True, accept_loss=accept_loss, reason=reason
+    )
+    _say_live(session, release, feature)
+
+
+@command(models)
+@click.argument("feature", default="content")
+@click.option("--reason", default="rolled back", show_default=True, help="Why; it is kept in the release log.")
+def rollback(session: Session, feature: str, reason: str) -> None:
+    """Take one embedding feature back to its previous version, at once; what leaves is held."""
+    project = session.project
+    release = project.changes.rollback(project.releases.slot(f"embedding:{feature}"), author=author(), reason=reason)
+    _say_live(session, release, feature)
+
+
+def _say_live(session: Session, release: Release, feature: str) -> None:
+    from lodestore.status import release_json
+
+    label = session.project.versions.registered(release.embeddings[feature]).label
+    session.show(
+        release_json(session.project, release), [f"{feature} {label} is live since release {release.generation}"]
+    )
+
+
+@command(models)
+@click.argument("label", metavar="MODEL@VERSION")
+@_FEATURE
+def drop(session: Session, label: str, feature: str) -> None:
+    """Delete a version's vectors; refused while it is live or where a rollback would go."""
+    project = session.project
+    version = project.versions.find(feature, label)
+    project.changes.drop(version)
+    session.show({"dropped": version.key}, [f"{version.key} was dropped"])
