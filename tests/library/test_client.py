@@ -25,9 +25,11 @@ from lodestore.errors import (
 
 HIT = {"chunk_id": "c", "document_id": "d", "score": 0.5, "title": "T", "uri": "u", "text": "x", "new_field": 1}
 FOUND = {"release": 3, "version": "words@1", "mode": "hybrid", "took_ms": 1.5, "hits": [HIT]}
-BUSY = httpx.Response(
-    503, headers={"retry-after": "2"}, json={"type": "urn:lodestore:error:overloaded", "detail": "busy"}
-)
+
+
+def busy():
+    told = {"type": "urn:lodestore:error:overloaded", "detail": "busy"}
+    return httpx.Response(503, headers={"retry-after": "2"}, json=told)
 
 
 def problem(status, code, detail="what went wrong", **more):
@@ -101,7 +103,7 @@ def test_refused_rows_are_named_one_by_one():
 
 
 def test_a_read_is_sent_again_when_the_server_says_when():
-    server = Server(httpx.ConnectError("refused"), BUSY, httpx.Response(200, json=FOUND))
+    server = Server(httpx.ConnectError("refused"), busy(), httpx.Response(200, json=FOUND))
 
     with server.client() as client:
         assert client.search("refund").release == 3
@@ -110,7 +112,7 @@ def test_a_read_is_sent_again_when_the_server_says_when():
 
 
 def test_a_read_is_not_sent_for_ever():
-    server = Server(*[BUSY] * 9)
+    server = Server(*[busy() for _ in range(9)])
 
     with server.client(retries=2) as client, pytest.raises(UnavailableError, match="busy"):
         client.search("refund")
@@ -119,7 +121,7 @@ def test_a_read_is_not_sent_for_ever():
 
 
 def test_what_changes_something_is_sent_once():
-    for answer in (BUSY, httpx.ReadError("gone"), httpx.ReadTimeout("slow")):
+    for answer in (busy(), httpx.ReadError("gone"), httpx.ReadTimeout("slow")):
         server = Server(answer)
 
         with server.client() as client, pytest.raises(UnavailableError):
@@ -141,7 +143,7 @@ def test_a_context_that_is_sent_again_counts_once():
     answer = {"release": 1, "context_id": "c", "prompt": "p", "messages": [], "hits": [], "features": {}}
     answer |= {"template": {"id": "qa", "version": "1"}, "n_tokens": 1, "user_known": False}
     answer |= {"degraded": [], "timings_ms": {}}
-    server = Server(BUSY, httpx.Response(200, json=answer))
+    server = Server(busy(), httpx.Response(200, json=answer))
 
     with server.client() as client:
         client.context("refund", user_id="u1")
@@ -210,7 +212,7 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters():
 
 
 def test_the_async_client_answers_and_retries_alike():
-    server, slept = Server(BUSY, httpx.Response(200, json=FOUND)), []
+    server, slept = Server(busy(), httpx.Response(200, json=FOUND)), []
 
     async def sleep(seconds):
         slept.append(seconds)
