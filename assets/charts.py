@@ -9,9 +9,9 @@ import numpy as np
 
 from lodestore.metrics import Interval
 
-__all__ = ["intervals", "png"]
+__all__ = ["intervals", "png", "trend"]
 
-_WIDTH, _BAR, _GAP, _MARGIN = 480, 12, 6, 10
+_WIDTH, _BAR, _GAP, _MARGIN, _TALL = 480, 12, 6, 10, 80
 _CANDIDATE, _LIVE, _LINE = (79, 67, 221), (180, 184, 200), (20, 20, 30)
 
 
@@ -41,6 +41,21 @@ def intervals(rows: Sequence[tuple[str, Interval, Interval]]) -> str:
     names = ", ".join(name for name, _, _ in rows)
     data = base64.b64encode(png(picture)).decode()
     return f"\n\n![{names}: candidate over live](data:image/png;base64,{data})\n\n{names}: candidate violet, live grey"
+
+
+def trend(values: Sequence[float], limit: float, failed: Sequence[bool]) -> str:
+    """The values in their order, as bars from zero, the limit as a line across; those that failed violet."""
+    shown = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    top = max(float(shown.max(initial=0.0)), limit, 1e-9) * 1.1
+    picture = np.full((_TALL, _WIDTH, 3), 255, dtype=np.uint8)
+    step = max(2, min(24, (_WIDTH - 2 * _MARGIN) // max(1, len(shown))))
+    for place, (value, bad) in enumerate(zip(shown, failed, strict=True)):
+        left, height = _MARGIN + place * step, max(1, round(max(0.0, value) / top * (_TALL - 2)))
+        picture[_TALL - height :, left : left + step - 1] = _CANDIDATE if bad else _LIVE
+    line = min(_TALL - 1, max(0, _TALL - 1 - round(max(0.0, limit) / top * (_TALL - 2))))
+    picture[line, _MARGIN : _WIDTH - _MARGIN] = _LINE
+    data = base64.b64encode(png(picture)).decode()
+    return f"![the last {len(shown)} values, limit {limit:.4g}](data:image/png;base64,{data})"
 
 
 def _bar(picture: np.ndarray, top: int, interval: Interval, colour: tuple[int, int, int]) -> None:

@@ -3,15 +3,28 @@
 from collections.abc import Iterable
 
 import dagster as dg
+from pydantic import Field
 
 from assets import metadata
 from assets.house import House
 from lodestore.project import Project
+from lodestore.publishing import publish
 from lodestore.spec import FeatureView
 
 __all__ = ["serving_assets"]
 
 GROUP = "serving"
+
+
+class Backfill(dg.Config):
+    """`start` and `end` as RFC 3339, each may be left out; without both, what is new is published.
+
+    `views` names those that are meant, none meaning all.
+    """
+
+    start: str | None = None
+    end: str | None = None
+    views: list[str] = Field(default_factory=list)
 
 
 def serving_assets(house: House, views: Iterable[FeatureView]) -> list[dg.AssetsDefinition]:
@@ -41,16 +54,19 @@ def _release(house: House) -> dg.AssetsDefinition:
 def _online(house: House, views: list[dg.AssetKey]) -> dg.AssetsDefinition:
     @dg.asset(
         key=house.key("online"),
-        deps=views,
+        deps=[*views, house.key("release")],
         group_name=GROUP,
         kinds={"lmdb"},
         owners=["team:mlops"],
-        description="The newest value of every entity, where a request reads it in microseconds.",
+        description="The newest value of every entity, where a request reads it in microseconds. To publish a stretch "
+        "of time again, materialise with the config start and end.",
     )
-    def online(project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
+    def online(config: Backfill, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
         drained = project.features.drain()
-        done = [project.pipeline.publish(view) for view in project.pipeline.views()]
-        facts = {"dagster/row_count": sum(one.keys for one in done), "views": metadata.table(done), "drained": drained}
-        return dg.MaterializeResult(metadata=facts)
+        done = publish(project, start=config.start, end=config.end, views=config.views)
+        facts = {"dagster/row_count": sum(one.keys for one in done.views), "drained": drained}
+        return dg.MaterializeResult(
+            metadata={**facts, "views": metadata.table(done.views), "vectors": metadata.table(done.vectors)}
+        )
 
     return online

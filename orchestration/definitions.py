@@ -14,10 +14,14 @@ from assets.views import view_assets
 from lodestore.project import open_project
 from lodestore.settings import Settings
 from orchestration.acts import acts
+from orchestration.alerting import alert_sensors
 from orchestration.jobs import jobs
+from orchestration.monitoring import baseline_jobs
 from orchestration.schedules import schedules
 from orchestration.sensors import sensors
 from quality.corpus import corpus_checks
+from quality.monitoring import monitoring_checks
+from quality.suites import suites
 from quality.views import view_checks
 from resources.project import ProjectResource
 
@@ -34,6 +38,7 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
     project, house = open_project(path), House(tuple(key_prefix))
     settings: Settings = project.settings
     views = list(project.catalog.latest.values())
+    watching = [*monitoring_checks(house, views), *suites(house, views)]
     return dg.Definitions(
         assets=[
             *corpus_assets(house, settings.documents),
@@ -43,10 +48,10 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
             *serving_assets(house, views),
             *monitoring_assets(house, views),
         ],
-        asset_checks=[*corpus_checks(house), *view_checks(house, views)],
-        jobs=[*jobs(house, [one.name for one in views]), *acts()],
+        asset_checks=[*corpus_checks(house), *view_checks(house, views), *watching],
+        jobs=[*jobs(house, [one.name for one in views], watching), *acts(), *baseline_jobs()],
         schedules=schedules(),
-        sensors=sensors(),
+        sensors=[*sensors(), *alert_sensors()],
         resources={"project": ProjectResource(path=path)},
     )
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.partitions import embedding_versions
+from lodestore.heartbeats import beat
 from lodestore.project import Project
 from lodestore.rollout import decide
 
@@ -24,6 +25,7 @@ def sensors() -> list[dg.SensorDefinition]:
 )
 def model_changes(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.SensorResult:
     """Declared and live differ, and nothing holds it: add the partition and launch the job, once."""
+    beat(project.logs, project.clock)
     decision = decide(project.changes.state(_failures(context.instance)))
     project.changes.accept(decision)
     keys = [one.version.key for one in decision.launches]

@@ -7,7 +7,7 @@ import dagster as dg
 from assets.house import House
 from lodestore.project import Project
 from lodestore.tables import chunk_table
-from quality.bridge import Measured, evaluated
+from quality.bridge import Measured, evaluated, spec
 
 __all__ = ["corpus_checks"]
 
@@ -23,9 +23,9 @@ def _document_checks(house: House) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name="document_checks",
         specs=[
-            dg.AssetCheckSpec("has_rows", asset=key, blocking=True, description="There are documents to answer from."),
-            dg.AssetCheckSpec("ids_unique", asset=key, blocking=True, description="No document is stored twice."),
-            dg.AssetCheckSpec("rejects", asset=key, description="Every file of the sources could be read."),
+            spec("has_rows", key, blocking=True),
+            spec("ids_unique", key, blocking=True),
+            spec("rejects", key),
         ],
         can_subset=True,
     )
@@ -44,9 +44,7 @@ def _documents(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
         "has_rows", key, rows >= wanted, rows, wanted, f"{rows:,} documents", "look at the sources in lodestore.toml"
     )
     doubled = project.corpus.doubled("documents", "document_id")
-    yield Measured(
-        "ids_unique", key, doubled == 0, doubled, 0, f"{doubled:,} ids stand twice", "lodestore doctor"
-    )
+    yield Measured("ids_unique", key, doubled == 0, doubled, 0, f"{doubled:,} ids stand twice", "lodestore doctor")
     rejected = counts["rejected"]
     yield Measured(
         "rejects", key, rejected == 0, rejected, 0, f"{rejected:,} files were turned away",
@@ -60,8 +58,8 @@ def _chunk_checks(house: House) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name="chunk_checks",
         specs=[
-            dg.AssetCheckSpec("chunk_ids_unique", asset=key, blocking=True, description="No chunk is stored twice."),
-            dg.AssetCheckSpec("truncated", asset=key, description="The model sees every chunk to its end."),
+            spec("chunk_ids_unique", key, blocking=True),
+            spec("truncated", key),
         ],
         can_subset=True,
     )
@@ -94,9 +92,9 @@ def _vector_checks(house: House) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name="vector_checks",
         specs=[
-            dg.AssetCheckSpec("coverage", asset=key, blocking=True, description="Every current chunk has its vector."),
-            dg.AssetCheckSpec("vector_ids_unique", asset=key, blocking=True, description="No vector is stored twice."),
-            dg.AssetCheckSpec("vectors_sound", asset=key, blocking=True, description="No NaN, infinite or zero vector."),
+            spec("coverage", key, blocking=True),
+            spec("vector_ids_unique", key, blocking=True),
+            spec("vectors_sound", key, blocking=True),
         ],
         can_subset=True,
     )

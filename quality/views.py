@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 import dagster as dg
 
 from assets.house import House
+from lodestore import monitor
 from lodestore.project import Project
 from lodestore.spec import FeatureView
-from quality.bridge import Measured, evaluated
+from quality.bridge import Measured, evaluated, spec
 
 __all__ = ["view_checks"]
 
@@ -21,16 +22,12 @@ def _checks(house: House, view: FeatureView) -> dg.AssetChecksDefinition:
     key = house.key(view.name)
 
     @dg.multi_asset_check(
-        name=f"{view.name}_checks",
-        specs=[
-            dg.AssetCheckSpec("event_ids_unique", asset=key, description="No event is recorded twice."),
-            dg.AssetCheckSpec("fresh", asset=key, description="The newest event is as young as the view promises."),
-        ],
-        can_subset=True,
+        name=f"{view.name}_checks", specs=[spec(one, key) for one in ("event_ids_unique", "fresh")], can_subset=True
     )
     def checks(
         context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
     ) -> Iterator[dg.AssetCheckResult]:
+        monitor.pin_first(project, view)  # the first materialisation with enough rows is what later ones are held to
         yield from evaluated(context, project, _measured(project, view, key))
 
     return checks
@@ -47,5 +44,5 @@ def _measured(project: Project, view: FeatureView, key: dg.AssetKey) -> Iterator
     shown = "no rows yet" if age is None else f"the newest event is {age.total_seconds():,.0f} s old"
     yield Measured(
         "fresh", key, not late, age.total_seconds() if age else 0.0, seconds, shown,
-        "look at the event source, then: lodestore run features", warning=True,
+        "look at the event source, then: lodestore run features", warning=True, plotted=True,
     )  # fmt: skip

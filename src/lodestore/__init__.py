@@ -72,7 +72,13 @@ def __getattr__(name: str) -> object:
 
 
 def open(path: str | Path | None = None) -> Lodestore:  # noqa: A001 - lodestore.open() reads as it should
-    """Open the project of lodestore.toml in `path`, in this folder or above it."""
+    """Open the project of lodestore.toml in `path`, in this folder or above it.
+
+    What is live is watched: a promoted release answers within a second or two, as soon as its
+    models are loaded.
+    """
     from lodestore.project import open_project
 
-    return open_project(path).store
+    project = open_project(path)
+    project.snapshots.start()
+    return project.store

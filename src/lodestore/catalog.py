@@ -40,6 +40,16 @@ class Catalog:
         known = [*self.latest, *(f"{one}@{number}" for one, number in self.views)]
         raise UnknownViewError(name if version is None else f"{name}@{version}", known)
 
+    def served(self, ref: FeatureRef, live: Mapping[str, int]) -> FeatureView:
+        """The view that answers a reference: the pinned version, or the one that is live, or the newest declared one.
+
+        A live version that is no longer declared cannot answer; then the newest declared one does.
+        """
+        version = live.get(ref.view) if ref.version is None else ref.version
+        view = self.view(ref.view, ref.version if (ref.view, version) not in self.views else version)
+        view.feature(ref.feature)
+        return view
+
     def service(self, name: str) -> FeatureService:
         """The service of that name."""
         if name not in self.services:
@@ -51,9 +61,16 @@ class Catalog:
         if ref.view in self.on_demand:
             self.on_demand_view(ref.view, ref.version)[ref.feature]
         elif ref.view in self.latest:
-            self.view(ref.view, ref.version).feature(ref.feature)
+            self._known(ref)
         else:
             raise UnknownViewError(ref.view, [*self.latest, *self.on_demand])
+
+    def _known(self, ref: FeatureRef) -> None:
+        """The pinned version has the feature; without a pin, one of the versions has it."""
+        newest = self.view(ref.view, ref.version)
+        others = (view for (name, _), view in self.views.items() if name == ref.view)
+        if ref.version is not None or not any(ref.feature in view.features for view in others):
+            newest.feature(ref.feature)
 
     def on_demand_view(self, name: str, version: int | None = None) -> OnDemandView:
         """The on-demand view of that name; only its declared version can be asked for."""

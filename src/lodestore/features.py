@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore import events
+from lodestore import declarations, events, ondemand
 from lodestore.catalog import Catalog
-from lodestore.errors import DeclarationError, RequestError, SourceError, UnknownViewError, nearest
+from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError, nearest
+from lodestore.locks import Locks
 from lodestore.logs import Logs
+from lodestore.models import EmbeddingVersion
 from lodestore.online import (
     JournalEntry,
     Key,
     OnlineRow,
     OnlineStore,
     Status,
+    Written,
     columns_of,
     decode_payload,
     encode_columns,
@@ -31,13 +36,17 @@ from lodestore.online import (
     moment_of,
 )
 from lodestore.ports import Clock, OfflineStore
-from lodestore.rows import check_rows, check_value
-from lodestore.spec import FeatureRef, FeatureView, OnDemandView
+from lodestore.push import JOURNAL_LIMIT, push
+from lodestore.releases import NOTHING, Release, ReleaseLog
+from lodestore.rows import check_rows
+from lodestore.spaces import Question, Spaces, namespace, prefix, versions_of
+from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
 from lodestore.tables import quoted, view_schema, view_table
 from lodestore.wire import digest, dumps, jsonable, rfc3339
 
 __all__ = ["Features", "Inputs", "OnlineAnswer", "Published", "Recorded"]
 
+_log = logging.getLogger("lodestore.features")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # The most rows that are held in memory at once.
@@ -119,19 +128,59 @@ class Inputs:
 class Features:
     """Histories in the system of record, newest values online."""
 
-    def __init__(self, catalog: Catalog, offline: OfflineStore, online: OnlineStore, logs: Logs, clock: Clock) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        offline: OfflineStore,
+        online: OnlineStore,
+        logs: Logs,
+        clock: Clock,
+        *,
+        locks: Locks | None = None,
+        journal_limit: int = JOURNAL_LIMIT,
+    ) -> None:
         self.catalog = catalog
         self._offline = offline
         self._online = online
         self._logs = logs
         self._clock = clock
-        self._plan: Callable[[tuple[str | FeatureRef, ...]], _Plan] = lru_cache(1_024)(partial(_plan, catalog))
+        self._locks = locks
+        self._journal_limit = journal_limit
+        self._agreed: list[FeatureView] = []
+        self._spaces = Spaces(catalog, offline, online, logs, clock)
+        # A release never changes, so that what is to be read for a list of references is found once.
+        self._plan: Callable[[tuple[str | FeatureRef, ...], int], _Plan] = lru_cache(1_024)(self._planned)
+
+    def _planned(self, refs: tuple[str | FeatureRef, ...], generation: int) -> _Plan:
+        release = self._release(generation)
+        return _plan(self.catalog_for(refs, release.views), refs, release)
+
+    def catalog_for(self, refs: Sequence[str | FeatureRef], live: Mapping[str, int]) -> Catalog:
+        """The catalog; with the versions that the store remembers, where one is asked for that is not declared."""
+        parsed = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in refs]
+        versions = {(one.view, one.version or live.get(one.view, 0)) for one in parsed}
+        declared = {(name, version) in self.catalog.views for name, version in versions if version}
+        return self.catalog if all(declared) else declarations.complete(self.catalog, self._logs)
+
+    def _agree(self, view: FeatureView) -> None:
+        """The store knows the view's declaration, and nothing that it promised is broken; asked once."""
+        if view not in self._agreed:
+            declarations.agree(view, self._logs)
+            self._agreed.append(view)
+
+    def _release(self, generation: int) -> Release:
+        """The release of that generation; 0, or one that nobody made, decides nothing."""
+        if not generation:
+            return NOTHING
+        history = ReleaseLog(self._logs, self._clock).history()
+        return next((one for one in history if one.generation == generation), NOTHING)
 
     # -- offline
 
     def record(self, view: FeatureView, table: pa.Table) -> int:
         """Rows whose event id the history does not have are appended; returns how many."""
         name = view_table(view)
+        self._agree(view)
         self._offline.ensure(name, view_schema(view), key="event_id")
         if not table.num_rows:
             return 0
@@ -323,7 +372,7 @@ class Features:
         release: int = 0,
     ) -> OnlineAnswer:
         """The features of these entities, row by row as asked; duplicates keep their places."""
-        plan = self._plan(_hashable(refs))
+        plan = self._plan(_hashable(refs), release)
         asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
         given = {name: _listed(f"inputs.{name}", values) for name, values in inputs.items()} if inputs else {}
         rows = _row_count(asked, given)
@@ -331,6 +380,8 @@ class Features:
         now = _micros(self._clock())
         for group in plan.groups:
             self._read(group, asked, now, read)
+        for vector in plan.vectors:
+            self._read_vectors(vector, asked, now, read)
         for view in plan.on_demand:
             _compute_on_demand(view, plan, read, given, rows)
         return OnlineAnswer(
@@ -351,12 +402,64 @@ class Features:
             out.statuses[key] = found.statuses[name]
             out.times[key] = times
 
+    def _read_vectors(self, group: _Vectors, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
+        """The vectors of the live version; where only another one made any, the status says so and nothing comes."""
+        keys, name = _keys(group.view, entities), group.feature
+        stored: list[OnlineRow | None] = [None] * len(keys)
+        if group.namespace is not None:
+            stored = self._online.read(group.namespace, keys)
+        found = columns_of(stored, (name,), ttl=group.view.ttl, now_micros=now)
+        statuses = found.statuses[name]
+        missing = [at for at, status in enumerate(statuses) if status is Status.NOT_FOUND]
+        if missing:
+            elsewhere = self._of_other_versions(group, [keys[at] for at in missing])
+            for at, there in zip(missing, elsewhere, strict=True):
+                statuses[at] = Status.OTHER_VERSION if there else Status.NOT_FOUND
+        out.columns[group.key] = found.columns[name]
+        out.statuses[group.key] = statuses
+        out.times[group.key] = [None if one is None else moment_of(one) for one in found.event_micros]
+
+    def _of_other_versions(self, group: _Vectors, keys: Sequence[Key]) -> list[bool]:
+        others = [one for one in self._online.namespaces() if one.startswith(group.prefix) and one != group.namespace]
+        rows = [self._online.read(one, keys) for one in others]
+        return [any(column[at] is not None for column in rows) for at in range(len(keys))]
+
+    # -- pushed rows
+
+    def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Written:
+        """The rows are visible to the next read of every process; when one of them is bad, none is."""
+        declared = self.catalog.view(view)
+        try:
+            self._agree(declared)
+        except StoreError:
+            # The system of record is away: the journal takes the rows, and draining asks again.
+            _log.warning("the declaration of %s could not be compared with the stored one", view)
+        return push(
+            declared,
+            rows,
+            self._online,
+            now=self._clock(),
+            versions=lambda: versions_of(self._logs),
+            journal_limit=self._journal_limit,
+        )
+
     # -- activity
 
-    def seen(self, user_id: str, *, request_id: str, at: datetime) -> None:
+    def seen(
+        self,
+        user_id: str,
+        *,
+        request_id: str,
+        at: datetime,
+        query_vector: np.ndarray | None = None,
+        version: EmbeddingVersion | None = None,
+        query_text: str | None = None,
+    ) -> None:
         """One more question of this user is counted; the same request counts once.
 
-        What else the view says about the user stays as it was, as long as it has not expired.
+        What else the view says about the user stays as it was, as long as it has not expired. A vector,
+        with the version that made it, becomes the user's last one and part of the mean of all of them.
+        Where the text is given it is kept with the vector, so that another model can embed it again.
         """
         view = self.catalog.latest.get("user_activity")
         if view is None or len(view.entity.keys) != 1:
@@ -373,13 +476,21 @@ class Features:
         self._online.write(
             _namespace(view), [((user_id,), OnlineRow(stamp, stamp, encode_payload(values), event_id))], journal=True
         )
+        asked = any(one.made_from.startswith("question") for one in view.embeddings)
+        if query_vector is not None and version is not None and asked:
+            question = Question(query_vector, version, query_text)
+            self._spaces.ask(view, (user_id,), question, event_id=event_id, at=at)
 
     def drain(self, *, limit: int = 10_000) -> int:
         """Journalled rows are in their histories, and only then gone from the journal; returns how many.
 
         Rows that no longer fit their view are rejects. Rows of a view that is no longer declared stay in
-        the journal, and an error names the view.
+        the journal, and an error names the view. One process drains at a time; the others wait for it.
         """
+        with self._locks.hold("drain", "draining the journal") if self._locks else nullcontext():
+            return self._drain(limit)
+
+    def _drain(self, limit: int) -> int:
         moved = 0
         while entries := self._online.journal_read(limit):
             waiting = self._drain_step(entries)
@@ -396,13 +507,19 @@ class Features:
     def _drain_step(self, entries: Sequence[JournalEntry]) -> list[str]:
         """The entries are in their histories, except for those of the returned namespaces."""
         views = {_namespace(view): view for view in self.catalog.views.values()}
+        if any(one.namespace not in views and "/" not in one.namespace for one in entries):
+            older = declarations.complete(self.catalog, self._logs).views.values()
+            views = {**{_namespace(view): view for view in older}, **views}
         grouped: dict[str, list[JournalEntry]] = {}
         for entry in entries:
             grouped.setdefault(entry.namespace, []).append(entry)
-        for namespace, members in grouped.items():
-            if namespace in views:
-                self._drain_view(views[namespace], members)
-        return sorted(set(grouped) - set(views))
+        waiting = []
+        for place, members in grouped.items():
+            if place in views:
+                self._drain_view(views[place], members)
+            elif "/" not in place or not self._spaces.drain(place, members):
+                waiting.append(place)
+        return sorted(waiting)
 
     def _drain_view(self, view: FeatureView, entries: Sequence[JournalEntry]) -> None:
         rows = [_journal_row(view, one) for one in entries]
@@ -471,47 +588,64 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
+class _Vectors:
+    """An embedding feature to read: where its values of the live version are, and those of all versions."""
+
+    view: FeatureView
+    feature: str
+    key: str
+    namespace: str | None
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """What has to be read and computed for a list of references, and where each one's answer then is."""
 
     outputs: tuple[tuple[str, str], ...]
     groups: tuple[_Group, ...]
+    vectors: tuple[_Vectors, ...]
     on_demand: tuple[OnDemandView, ...]
     reads: Mapping[FeatureRef, str]
     wide: frozenset[str]
 
 
-def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...]) -> _Plan:
+def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...], release: Release) -> _Plan:
     wanted = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in refs]
     if not wanted:
         message = "no features were asked for; name some as VIEW:FEATURE"
         raise RequestError(message)
+    live = release.views
     for ref in wanted:
         catalog.check(ref)
     stored = [ref for ref in wanted if ref.view not in catalog.on_demand]
     made = {ref.view: catalog.on_demand[ref.view] for ref in wanted if ref.view in catalog.on_demand}
-    reads = {ref: ref for view in made.values() for ref in view.reads}
-    keys = {ref: _read_key(catalog, ref) for ref in (*stored, *reads)}
+    reads = [ref for view in made.values() for ref in view.reads]
+    views = {ref: catalog.served(ref, live) for ref in (*stored, *reads)}
+    keys = {ref: f"{_namespace(view)}:{ref.feature}" for ref, view in views.items()}
     outputs = [(str(ref), keys.get(ref, f"{ref.view}:{ref.feature}")) for ref in wanted]
-    wide = [str(ref) for ref in wanted if _declared(catalog, ref)]
-    return _Plan(tuple(outputs), _groups(catalog, keys), tuple(made.values()), keys, frozenset(wide))
+    wide = [str(ref) for ref in wanted if (made.get(ref.view) or views[ref]).features[ref.feature].wide]
+    groups, vectors = _groups(views), _vectors(views, release.embeddings)
+    return _Plan(tuple(outputs), groups, vectors, tuple(made.values()), keys, frozenset(wide))
 
 
-def _declared(catalog: Catalog, ref: FeatureRef) -> bool:
-    view = catalog.on_demand.get(ref.view) or catalog.view(ref.view, ref.version)
-    return view.features[ref.feature].wide
-
-
-def _read_key(catalog: Catalog, ref: FeatureRef) -> str:
-    return f"{_namespace(catalog.view(ref.view, ref.version))}:{ref.feature}"
-
-
-def _groups(catalog: Catalog, refs: Iterable[FeatureRef]) -> tuple[_Group, ...]:
+def _groups(views: Mapping[FeatureRef, FeatureView]) -> tuple[_Group, ...]:
     grouped: dict[str, tuple[FeatureView, dict[str, None]]] = {}
-    for ref in refs:
-        view = catalog.view(ref.view, ref.version)
-        grouped.setdefault(_namespace(view), (view, {}))[1][ref.feature] = None
-    return tuple(_Group(view, namespace, tuple(names)) for namespace, (view, names) in grouped.items())
+    for ref, view in views.items():
+        if view.features[ref.feature].kind is not Kind.EMBEDDING:
+            grouped.setdefault(_namespace(view), (view, {}))[1][ref.feature] = None
+    return tuple(_Group(view, place, tuple(names)) for place, (view, names) in grouped.items())
+
+
+def _vectors(views: Mapping[FeatureRef, FeatureView], live: Mapping[str, str]) -> tuple[_Vectors, ...]:
+    out: dict[str, _Vectors] = {}
+    for ref, view in views.items():
+        feature = view.features[ref.feature]
+        if feature.kind is Kind.EMBEDDING:
+            key, version = f"{_namespace(view)}:{ref.feature}", live.get(feature.space or "")
+            place = None if version is None else namespace(view, ref.feature, version)
+            out[key] = _Vectors(view, ref.feature, key, place, prefix(view, ref.feature))
+    return tuple(out.values())
 
 
 def _hashable(refs: Sequence[str | FeatureRef]) -> tuple[str | FeatureRef, ...]:
@@ -566,44 +700,18 @@ def _compute_on_demand(
     view: OnDemandView, plan: _Plan, read: _Read, inputs: Mapping[str, list[Any]], rows: int
 ) -> None:
     """The view's features stand in `read`, computed from what is there and from the inputs."""
-    _check_inputs(view, inputs)
+    ondemand.check_inputs(view, inputs)
     keys = [plan.reads[ref] for ref in view.reads]
     given = {ref.feature: read.columns[key] for ref, key in zip(view.reads, keys, strict=True)}
     given |= {name: inputs[name] for name in view.inputs}
-    made = [_called(view, {name: column[row] for name, column in given.items()}) for row in range(rows)]
+    made = ondemand.compute(view, given, rows)
     times = [_oldest([read.times[key][row] for key in keys]) for row in range(rows)]
     for name in view.features:
-        column = [one.get(name) for one in made]
+        column = made[name]
         key = f"{view.name}:{name}"
         read.columns[key] = column
         read.statuses[key] = [Status.NULL if one is None else Status.PRESENT for one in column]
         read.times[key] = times
-
-
-def _check_inputs(view: OnDemandView, inputs: Mapping[str, list[Any]]) -> None:
-    missing = [name for name in view.inputs if name not in inputs]
-    if missing:
-        message = f"{view.name} needs the request input {', '.join(missing)}{nearest(missing[0], inputs)}"
-        raise RequestError(message)
-    for name, feature in view.inputs.items():
-        for row, value in enumerate(inputs[name], start=1):
-            wrong = check_value(feature, value)
-            if wrong is not None:
-                message = f"inputs.{name}, row {row}: {wrong}"
-                raise RequestError(message)
-
-
-def _called(view: OnDemandView, arguments: Mapping[str, Any]) -> Mapping[str, object]:
-    try:
-        made: object = view.function(**arguments)
-    except Exception as error:
-        # Only the kind of error: its text may hold a user's values.
-        message = f"on-demand view {view.name}: its function failed with {type(error).__name__}; mend the function"
-        raise DeclarationError(message) from error
-    if not isinstance(made, Mapping):
-        message = f"on-demand view {view.name}: its function gave {type(made).__name__}; return one value per feature"
-        raise DeclarationError(message)
-    return made
 
 
 def _oldest(times: Sequence[datetime | None]) -> datetime | None:

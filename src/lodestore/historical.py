@@ -8,12 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from lodestore import asof
+from lodestore import asof, declarations, ondemand, spaces
 from lodestore.catalog import Catalog
 from lodestore.errors import RequestError, nearest
+from lodestore.logs import Logs, utc_now
 from lodestore.ports import OfflineStore
+from lodestore.releases import Release, ReleaseLog
 from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
-from lodestore.tables import MOMENT, arrow_type, view_schema, view_table
+from lodestore.tables import MOMENT, view_schema, view_table
 
 __all__ = ["historical"]
 
@@ -32,14 +34,21 @@ def historical(
 
     Every row comes out once, in its order. Values are null where nothing was known or the TTL had
     passed. On-demand features are computed row by row; their request inputs are columns of the
-    entity table. `as_known_at` leaves out what was recorded later.
+    entity table. `as_known_at` leaves out what was recorded later. Vectors are those of the live
+    version of their space, of every row the same one; references without a version are answered by
+    the view's live version.
     """
+    release, joined = _live(offline), entities
+    catalog = declarations.complete(catalog, Logs(offline))
     wanted = _wanted(features, catalog)
-    joined = entities
-    for view, refs in _by_view(_stored(wanted, catalog), catalog):
-        joined = _join(joined, view, refs, offline, as_known_at)
+    for view, refs in _by_view(_stored(wanted, catalog), catalog, release.views):
+        plain = [ref for ref in refs if view.feature(ref.feature).kind is not Kind.EMBEDDING]
+        joined = _join(joined, view, plain, offline, as_known_at) if plain else joined
+        for ref in refs:
+            if ref not in plain:
+                joined = _join_vectors(joined, view, ref, offline, release, as_known_at)
     for name in dict.fromkeys(ref.view for ref in wanted if ref.view in catalog.on_demand):
-        joined = _computed(joined, catalog.on_demand[name])
+        joined = _computed(joined, catalog.on_demand[name], catalog, release.views)
     return joined.select([*entities.column_names, *map(str, wanted)])
 
 
@@ -62,17 +71,53 @@ def _stored(wanted: Sequence[FeatureRef], catalog: Catalog) -> list[FeatureRef]:
     return list(refs)
 
 
-def _by_view(refs: Sequence[FeatureRef], catalog: Catalog) -> Iterator[tuple[FeatureView, list[FeatureRef]]]:
+def _live(offline: OfflineStore) -> Release:
+    return ReleaseLog(Logs(offline), utc_now).live()
+
+
+def _by_view(
+    refs: Sequence[FeatureRef], catalog: Catalog, live: Mapping[str, int]
+) -> Iterator[tuple[FeatureView, list[FeatureRef]]]:
     groups: dict[tuple[str, int | None], list[FeatureRef]] = {}
     for ref in refs:
         groups.setdefault((ref.view, ref.version), []).append(ref)
-    for (name, version), members in groups.items():
-        view = catalog.view(name, version)
+    for members in groups.values():
         for ref in members:
-            if view.feature(ref.feature).kind is Kind.EMBEDDING:
-                message = f"{ref} is a vector; histories hold none, so leave it out and search its embedding table"
-                raise RequestError(message)
+            view = catalog.served(ref, live)
         yield view, members
+
+
+def _join_vectors(
+    entities: pa.Table,
+    view: FeatureView,
+    ref: FeatureRef,
+    offline: OfflineStore,
+    release: Release,
+    as_known_at: datetime | None,
+) -> pa.Table:
+    """The entity table with the vectors of the live version; where none is live, that is an error."""
+    feature = view.feature(ref.feature)
+    known = {key: one for key, one in spaces.versions_of(Logs(offline)).items() if key in release.embeddings.values()}
+    version = known.get(release.embeddings.get(feature.space or "", ""))
+    if version is None:
+        message = f"{ref}: no version of {feature.space!r} is live, so there are no vectors; run: lodestore run ingest"
+        raise RequestError(message)
+    return asof.join(
+        entities,
+        spaces.history(offline, view, feature, version, entities.select(_keys_of(entities, view))),
+        keys=view.entity.keys,
+        features={"vector": str(ref)},
+        ttl=view.ttl,
+        as_known_at=as_known_at,
+    )
+
+
+def _keys_of(entities: pa.Table, view: FeatureView) -> list[str]:
+    for key in view.entity.keys:
+        if key not in entities.column_names:
+            message = f"{view.name} needs the key {key!r} as a column of the entity table"
+            raise RequestError(message + nearest(key, entities.column_names))
+    return list(view.entity.keys)
 
 
 def _join(
@@ -110,18 +155,17 @@ def _arrived(batch: pa.RecordBatch, names: Sequence[str], schema: pa.Schema) -> 
     return pa.RecordBatch.from_arrays([*columns, arrival], schema=schema)
 
 
-def _computed(joined: pa.Table, view: OnDemandView) -> pa.Table:
-    given = {ref.feature: joined[str(ref)].to_pylist() for ref in view.reads}
+def _computed(joined: pa.Table, view: OnDemandView, catalog: Catalog, live: Mapping[str, int]) -> pa.Table:
+    given = {
+        ref.feature: ondemand.as_online(catalog.served(ref, live).feature(ref.feature), joined[str(ref)])
+        for ref in view.reads
+    }
     given |= {name: _input(joined, view, name) for name in view.inputs}
-    made = [view.function(**_row(given, place)) for place in range(joined.num_rows)]
+    ondemand.check_inputs(view, given)
+    columns = ondemand.compute(view, given, joined.num_rows)
     for name, feature in view.features.items():
-        column = pa.array([one.get(name) for one in made], arrow_type(feature))
-        joined = joined.append_column(f"{view.name}:{name}", column)
+        joined = joined.append_column(f"{view.name}:{name}", ondemand.as_stored(feature, columns[name]))
     return joined
-
-
-def _row(given: Mapping[str, list[Any]], place: int) -> dict[str, Any]:
-    return {name: column[place] for name, column in given.items()}
 
 
 def _input(joined: pa.Table, view: OnDemandView, name: str) -> list[Any]:

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lodestore import retrieval
+from lodestore.diversity import mmr
 from lodestore.errors import DimensionError, FingerprintError, RequestError, UnavailableError, UnknownModelError
+from lodestore.grouping import Extras, Reader, beside, by_document, highlighted
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import Embedder, VectorStore
 from lodestore.releases import Release
-from lodestore.retrieval import Hit, Mode, SearchResult, checked_query
+from lodestore.retrieval import Hit, Mode, SearchResult, Titles, Weights, checked_query
+from lodestore.tables import in_list
+from lodestore.tokens import CountTokens
 from lodestore.vectors import checked
 
 __all__ = ["Live"]
+
+_PLAIN = Extras()
+# Titles that are asked for, but weigh nothing in the settings: half a say was as good as any on Cranfield.
+_TITLE_WEIGHT = 0.5
+# Documents are looked for among this many chunks for each, then among four times as many, and so on to the limit.
+_CHUNKS_PER_DOCUMENT = 5
+_DEEPER = 4
+_DEEPEST = 20_000
+# Out of how many for each hit a varied choice is made.
+_POOL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,8 @@ class Live:
     versions: Mapping[str, EmbeddingVersion]
     embedder: Callable[[EmbeddingVersion], Embedder]
     vectors: VectorStore
+    counter: Callable[[EmbeddingVersion], CountTokens] | None = None
+    weights: Weights = field(default_factory=Weights)
 
     def version(self, feature: str = "content") -> EmbeddingVersion:
         """The live version of an embedding feature."""
@@ -36,6 +53,13 @@ class Live:
                 raise UnavailableError(message)
             raise UnknownModelError(feature, self.versions, note=" (embedding features)")
         return self.versions[feature]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, by the tokenizer of this snapshot's content model."""
+        if self.counter is None:
+            message = "this snapshot has no token counter; make it with counter=, or give the store count_tokens="
+            raise RequestError(message)
+        return self.counter(self.version("content"))(texts)
 
     def embed(self, texts: Sequence[str], feature: str = "content") -> np.ndarray:
         """The queries' vectors, by the model of the table that is searched."""
@@ -47,12 +71,132 @@ class Live:
         self, query: str, *, k: int = 10, mode: Mode = "hybrid", where: str | None = None, feature: str = "content"
     ) -> SearchResult:
         """The k best chunks. A request without a vector is embedded by the very model of the searched table."""
+        return self.find(query, k=k, mode=mode, where=where, feature=feature)
+
+    def find(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        where: str | None = None,
+        feature: str = "content",
+        extras: Extras = _PLAIN,
+    ) -> SearchResult:
+        """The same, with whatever `extras` asks for; titles only join a search of the content."""
         checked_query(query, k=k, mode=mode)
         started = time.perf_counter()
         version = self.version(feature)
         vector = None if mode == "text" else self.embed([query], feature)[0]
-        hits = retrieval.search(self.vectors, version.table, query, vector, k=k, mode=mode, where=where)
-        return self._result(version, mode, hits, started)
+        return self._answer(version, query, vector, k, mode, where, extras, started)
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        where: str | None = None,
+        feature: str = "content",
+        extras: Extras = _PLAIN,
+    ) -> list[SearchResult]:
+        """The answer to each query, in their order, all by this one release; the queries are embedded together."""
+        for query in queries:
+            checked_query(query, k=k, mode=mode)
+        version = self.version(feature)
+        none: list[np.ndarray | None] = [None] * len(queries)
+        vectors = none if mode == "text" or not queries else list(self.embed(queries, feature))
+        pairs = zip(queries, vectors, strict=True)
+        return [
+            self._answer(version, query, vector, k, mode, where, extras, time.perf_counter()) for query, vector in pairs
+        ]
+
+    def _answer(
+        self,
+        version: EmbeddingVersion,
+        query: str,
+        vector: np.ndarray | None,
+        k: int,
+        mode: Mode,
+        where: str | None,
+        extras: Extras,
+        started: float,
+    ) -> SearchResult:
+        titles = self._titles(query, version, mode, extras)
+        weights = self._weighed(extras)
+
+        def best(depth: int) -> list[Hit]:
+            return retrieval.search(
+                self.vectors, version.table, query, vector,
+                k=depth, mode=mode, where=where, weights=weights, titles=titles,
+            )  # fmt: skip
+
+        hits = self._chosen(best, version, k, extras)
+        if extras.neighbours:
+            hits = beside(self._reader(), version.table, hits, count=extras.neighbours)
+        if extras.highlight:
+            hits = highlighted(query, hits)
+        explained = self._explained(version, mode, where, k, weights, titles, hits) if extras.explain else None
+        took = (time.perf_counter() - started) * 1000
+        return SearchResult(self.release.generation, version.label, mode, took, tuple(hits), explain=explained)
+
+    def _weighed(self, extras: Extras) -> Weights:
+        if extras.titles is None:
+            return self.weights
+        title = (self.weights.title or _TITLE_WEIGHT) if extras.titles else 0.0
+        return Weights(self.weights.vector, self.weights.text, title)
+
+    def _titles(self, query: str, version: EmbeddingVersion, mode: Mode, extras: Extras) -> Titles | None:
+        wanted = self._weighed(extras).title > 0 and mode == "hybrid" and version.feature == "content"
+        if not wanted or (extras.titles is None and "title" not in self.versions):
+            return None
+        return Titles(self.version("title").table, self.embed([query], "title")[0])
+
+    def _chosen(self, best: Callable[[int], list[Hit]], version: EmbeddingVersion, k: int, extras: Extras) -> list[Hit]:
+        pool = k if extras.diversity is None else k * _POOL
+        hits = best(pool) if extras.per_document is None else _documents(best, pool, extras.per_document)
+        if extras.diversity is None or len(hits) < 2:  # noqa: PLR2004 - one hit is varied enough
+            return hits
+        ids = [hit.chunk_id for hit in hits]
+        rows = self._reader().read(version.table, ["row_id", "vector"], in_list("row_id", ids)).to_pylist()
+        vectors = {row["row_id"]: row["vector"] for row in rows}
+        kept = [hit for hit in hits if hit.chunk_id in vectors]
+        relevance = np.array([hit.score for hit in kept])
+        directions = np.array([vectors[hit.chunk_id] for hit in kept], dtype=np.float64)
+        return [kept[place] for place in mmr(relevance, directions, k=k, diversity=extras.diversity)]
+
+    def _reader(self) -> Reader:
+        if not isinstance(self.vectors, Reader):
+            message = "this snapshot searches a store that cannot be read; leave out neighbours and diversity"
+            raise UnavailableError(message)
+        return self.vectors
+
+    def _explained(
+        self,
+        version: EmbeddingVersion,
+        mode: Mode,
+        where: str | None,
+        k: int,
+        weights: Weights,
+        titles: Titles | None,
+        hits: Sequence[Hit],
+    ) -> dict[str, Any]:
+        """How the answer was come by: release, table, index and probes, filter, fusion, each hit's ranks."""
+        probing = getattr(self.vectors, "probing", None)
+        told: dict[str, Any] = {
+            "release": self.release.generation,
+            "table": version.table,
+            "fingerprint": version.fingerprint,
+            "filter": where,
+            **(probing(version.table) if probing else {"index": None}),
+        }
+        if mode == "hybrid":
+            used = {"vector": weights.vector, "text": weights.text} | ({"title": weights.title} if titles else {})
+            told |= {"fusion": "reciprocal rank fusion", "weights": used, "candidates": retrieval.candidates(k)}
+        told["ranks"] = {
+            hit.chunk_id: {"vector": hit.vector_rank, "text": hit.text_rank, "title": hit.title_rank} for hit in hits
+        }
+        return told
 
     def search_vector(
         self,
@@ -80,12 +224,18 @@ class Live:
         if not np.isfinite(array).all() or not array.any():
             message = "the vector has NaN or infinite numbers, or only zeros"
             raise RequestError(message)
-        hits = retrieval.search(self.vectors, version.table, "", array, k=k, mode="vector", where=where)
-        return self._result(version, "vector", hits, started)
+        return self._answer(version, "", array, k, "vector", where, _PLAIN, started)
 
-    def _result(self, version: EmbeddingVersion, mode: Mode, hits: list[Hit], started: float) -> SearchResult:
-        took = (time.perf_counter() - started) * 1000
-        return SearchResult(self.release.generation, version.label, mode, took, tuple(hits))
+
+def _documents(best: Callable[[int], list[Hit]], k: int, chunks: int) -> list[Hit]:
+    """The k best documents; the search goes deeper until it has found so many, or there are no more."""
+    depth = k * max(_CHUNKS_PER_DOCUMENT, chunks)
+    while True:
+        found = best(depth)
+        grouped = by_document(found, k=k, chunks=chunks)
+        if len(grouped) >= k or len(found) < depth or depth >= _DEEPEST:
+            return grouped
+        depth = min(depth * _DEEPER, _DEEPEST)
 
 
 def _as_vector(vector: Sequence[float] | np.ndarray) -> np.ndarray:

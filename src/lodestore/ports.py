@@ -72,6 +72,9 @@ class OfflineStore(Protocol):
     def count(self, name: str, where: str | None = None) -> int:
         """How many rows match; 0 for an absent table."""
 
+    def revision(self, name: str) -> int:
+        """A number that grows with every change of the table; 0 for an absent one."""
+
     def drop(self, name: str) -> None:
         """The table is gone."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -11,9 +10,11 @@ from pathlib import Path
 
 from lodestore.adapters.factory import embedder
 from lodestore.adapters.lance import LanceStore
+from lodestore.baselines import Baselines, PinningReleases
 from lodestore.catalog import Catalog, collect
 from lodestore.changes import Changes
 from lodestore.chunking import Chunker
+from lodestore.contexts import ContextLog
 from lodestore.corpus import Corpus
 from lodestore.errors import SettingsError
 from lodestore.features import Features
@@ -22,14 +23,21 @@ from lodestore.locks import Locks
 from lodestore.logs import Logs, utc_now
 from lodestore.models import EmbeddingVersion
 from lodestore.online import OnlineStore
+from lodestore.outcomes import Outcomes
+from lodestore.past import Past
 from lodestore.pipeline import Pipeline
 from lodestore.ports import Clock, Embedder
-from lodestore.releases import ReleaseLog
+from lodestore.releases import Release, ReleaseLog
+from lodestore.rerank import Reranker, reranker_of
 from lodestore.settings import Settings, load
+from lodestore.snapshot import Snapshots
+from lodestore.spaces import Spaces
 from lodestore.store import Lodestore, compiled
 from lodestore.tables import ensure_logs
 from lodestore.templates import Templates
+from lodestore.tokens import CountTokens, TokenCounter, counter_of_file
 from lodestore.versions import Versions
+from lodestore.why import Reasons
 
 __all__ = ["Project", "open_project"]
 
@@ -86,7 +94,20 @@ class Project:
     @cached_property
     def features(self) -> Features:
         """Features, offline and online."""
-        return Features(self.catalog, self.tables, self.online, self.logs, self.clock)
+        return Features(
+            self.catalog,
+            self.tables,
+            self.online,
+            self.logs,
+            self.clock,
+            locks=self.locks,
+            journal_limit=self.settings.online.journal_limit,
+        )
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        """Embedding features: published, and made again after a change of the model."""
+        return Spaces(self.catalog, self.tables, self.online, self.logs, self.clock, embedder=self.embedder)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -96,7 +117,18 @@ class Project:
     @cached_property
     def releases(self) -> ReleaseLog:
         """What is and was live."""
-        return ReleaseLog(self.logs, self.clock)
+        return PinningReleases(self.logs, self.clock, self._pin)
+
+    def _pin(self) -> None:
+        """What has just gone live has a baseline."""
+        from lodestore import monitor
+
+        monitor.pin_live(self)
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What data looked like when it was right."""
+        return Baselines(self.tables, self.logs)
 
     @cached_property
     def templates(self) -> Templates:
@@ -130,14 +162,73 @@ class Project:
 
     def live(self) -> Live:
         """A snapshot of what is live now."""
-        release = self.releases.live()
-        versions = {feature: self.versions.registered(key) for feature, key in release.embeddings.items()}
-        return Live(release, versions, self.embedder, self.tables)
+        return self.snapshot(self.releases.live())
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of the texts, by the tokenizer of the live content model."""
-        version = self.live().version("content")
-        return Chunker(self.versions.identity(version.label), self.settings.chunks).count(texts)
+    def snapshot(self, release: Release) -> Live:
+        """A snapshot of that release."""
+        versions = {feature: self.versions.registered(key) for feature, key in release.embeddings.items()}
+        return Live(release, versions, self.embedder, self.tables, self.counter, self.settings.search.weights)
+
+    @cached_property
+    def past(self) -> Past:
+        """What would have been found at an earlier moment."""
+        return Past(
+            self.tables,
+            self.releases,
+            registered=self.versions.registered,
+            embedder=self.embedder,
+            clock=self.clock,
+            keep=timedelta(days=self.settings.retention.days),
+            weights=self.settings.search.weights,
+        )
+
+    @cached_property
+    def reasons(self) -> Reasons:
+        """Why a document is not found."""
+        sources = [one.name for one in self.settings.documents]
+        return Reasons(self.tables, self.corpus, live=self.live, sources=sources)
+
+    def warm(self, release: Release) -> Live:
+        """A snapshot whose tables are open and whose models are loaded."""
+        live = self.snapshot(release)
+        for feature, version in live.versions.items():
+            self.tables.count(version.table)
+            live.embed(["warm"], feature)
+        return live
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """The snapshot that answers, and the watch over the log, on a connection of its own."""
+        own = LanceStore(self.settings.store_uri, storage=self.settings.store.storage)
+        log = ReleaseLog(Logs(own, self.clock), self.clock)
+        return Snapshots(watch=log.live, warm=self.warm, first=self.snapshot)
+
+    def counter(self, version: EmbeddingVersion) -> CountTokens:
+        """Counts tokens by the tokenizer that `[context] tokenizer` names, or else by that of the version's model."""
+        named = self.settings.context.tokenizer
+        label = version.label if named is None else named
+        if label not in self._counters:
+            self._counters[label] = self._counter(label)
+        return self._counters[label]
+
+    @cached_property
+    def _counters(self) -> dict[str, TokenCounter]:
+        return {}
+
+    def _counter(self, label: str) -> TokenCounter:
+        if label.startswith("path:"):
+            return counter_of_file(self.settings.root / label.removeprefix("path:"))
+        return TokenCounter(Chunker(self.versions.identity(label), self.settings.chunks).count)
+
+    @cached_property
+    def contexts(self) -> ContextLog:
+        """The log of recorded contexts."""
+        return ContextLog(self.logs, self.settings.local / "_contexts")
+
+    @cached_property
+    def reranker(self) -> Reranker | None:
+        """What reorders hits by reading them with the question, where the settings name one."""
+        return reranker_of(self.settings.context.reranker, root=self.settings.root)
 
     @cached_property
     def template_folder(self) -> Path | None:
@@ -192,17 +283,18 @@ class Project:
     @cached_property
     def store(self) -> Lodestore:
         """What applications use."""
-        context = self.settings.context
         return Lodestore(
-            live=self.live,
+            live=self.snapshots.current,
             features=lambda: self.features,
             templates=self.templates,
             releases=self.releases,
-            count_tokens=self.count_tokens,
             clock=self.clock,
-            template=context.template,
-            k=context.k,
-            token_budget=context.token_budget,
+            options=self.settings.context,
+            reranker=self.reranker,
+            contexts=self.contexts,
+            outcomes=Outcomes(self.logs),
+            past=lambda: self.past,
+            reasons=lambda: self.reasons,
         )
 
 

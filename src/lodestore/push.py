@@ -2,28 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
-from lodestore.online import OnlineRow, OnlineStore, Written, encode_columns
-from lodestore.rows import checked_rows
+from lodestore.errors import InvalidRowsError, UnavailableError
+from lodestore.models import EmbeddingVersion
+from lodestore.online import Key, OnlineRow, OnlineStore, Written, encode_columns, encode_payload
+from lodestore.rows import CheckedRows, check_rows
+from lodestore.spaces import Vector, check_vectors, namespace
 from lodestore.spec import FeatureView
 
-__all__ = ["push"]
+__all__ = ["JOURNAL_LIMIT", "push"]
+
+JOURNAL_LIMIT = 1_000_000
+"""The most rows that may wait for the history. More means that nobody drains, or that the store is away."""
+
+Versions = Callable[[], Mapping[str, EmbeddingVersion]]
 
 
-def push(view: FeatureView, rows: Iterable[Mapping[str, Any]], online: OnlineStore, *, now: datetime) -> Written:
+def push(
+    view: FeatureView,
+    rows: Iterable[Mapping[str, Any]],
+    online: OnlineStore,
+    *,
+    now: datetime,
+    versions: Versions | None = None,
+    journal_limit: int = JOURNAL_LIMIT,
+) -> Written:
     """The rows are online and in the journal, or, when one of them is bad, none is and the error names every bad one.
 
     A row whose event id was seen counts as a duplicate, one older than the stored row as late. Both
-    stay harmless: pushing the same rows twice changes nothing.
+    stay harmless: pushing the same rows twice changes nothing. A vector comes as
+    `{"version": "minilm@1", "vector": [...]}`; `versions` tells the registered ones. While more rows
+    wait for the history than `journal_limit`, nothing is taken: `UnavailableError`.
     """
-    table = checked_rows(view, rows, now=now)
-    keys = zip(*(table[key].to_pylist() for key in view.entity.keys), strict=True)
-    return online.write(f"{view.name}@{view.version}", zip(keys, _online_rows(view, table), strict=True), journal=True)
+    _refuse_overflow(view, online, journal_limit)
+    given = list(rows) if view.embeddings else rows
+    found = check_rows(view, given, now=now)
+    vectors, wrong = check_vectors(view, given, versions) if view.embeddings else ({}, {})
+    _refuse_bad(view, found, wrong)
+    keys = list(zip(*(found.table[key].to_pylist() for key in view.entity.keys), strict=True))
+    prepared = _online_rows(view, found.table)
+    for feature, column in vectors.items():
+        _push_vectors(view, feature, [(keys[at], prepared[at], one) for at, one in column], online)
+    return online.write(f"{view.name}@{view.version}", zip(keys, prepared, strict=True), journal=True)
+
+
+def _refuse_overflow(view: FeatureView, online: OnlineStore, limit: int) -> None:
+    waiting = online.journal_size()
+    if waiting >= limit:
+        message = (
+            f"{view.name}: {waiting:,} pushed rows wait for the history, the limit is {limit:,}; run: lodestore run "
+            "features, look at the store with: lodestore doctor, or raise online.journal_limit, then push again"
+        )
+        raise UnavailableError(message)
+
+
+def _refuse_bad(view: FeatureView, found: CheckedRows, wrong: Mapping[int, list[str]]) -> None:
+    problems = {one.row: one.what for one in found.problems}
+    named: dict[int, list[str]] = {row: list(what) for row, what in wrong.items()}
+    for row, what in problems.items():
+        named.setdefault(row, []).insert(0, what)
+    told = [f"row {row}: {'; '.join(what)}" for row, what in sorted(named.items())]
+    if told:
+        raise InvalidRowsError(view.name, told)
 
 
 def _online_rows(view: FeatureView, table: pa.Table) -> list[OnlineRow]:
@@ -31,3 +76,15 @@ def _online_rows(view: FeatureView, table: pa.Table) -> list[OnlineRow]:
     ids = [one.encode() for one in table["event_id"].to_pylist()]
     payloads = encode_columns(table, list(view.stored))
     return [OnlineRow(*one) for one in zip(events, created, payloads, ids, strict=True)]
+
+
+def _push_vectors(
+    view: FeatureView, feature: str, rows: Iterable[tuple[Key, OnlineRow, Vector]], online: OnlineStore
+) -> None:
+    """The vectors are online under their versions; before the rows, whose event ids make a repeat harmless."""
+    grouped: dict[str, list[tuple[Key, OnlineRow]]] = {}
+    for key, row, vector in rows:
+        payload = encode_payload({feature: vector.values})
+        grouped.setdefault(vector.version.key, []).append((key, row._replace(payload=payload)))
+    for version, members in grouped.items():
+        online.write(namespace(view, feature, version), members, journal=True)

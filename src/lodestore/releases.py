@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from lodestore.errors import ConflictError, RefusedError, UnknownNameError, UnknownReleaseError
 from lodestore.logs import Logs
-from lodestore.wire import canonical
+from lodestore.wire import canonical, rfc3339
 
 __all__ = ["NOTHING", "Hold", "Release", "ReleaseLog", "Slot", "SlotKind", "predecessor", "predecessors"]
 
@@ -145,9 +145,12 @@ class ReleaseLog:
 
     def at(self, moment: datetime) -> Release:
         """What was live at that moment."""
-        past = [one for one in self.history() if one.at <= moment]
+        history = self.history()
+        past = [one for one in history if one.at <= moment]
         if not past:
-            raise UnknownReleaseError(moment.isoformat(), note="; nothing was live yet")
+            known = [str(one.generation) for one in history]
+            first = f", the first release is of {rfc3339(history[0].at)}" if history else ""
+            raise UnknownReleaseError(rfc3339(moment), known, note=f"; nothing was live yet{first}")
         return past[-1]
 
     def generation(self, number: int) -> Release:

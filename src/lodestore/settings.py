@@ -14,12 +14,16 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lodestore.alerts import AlertOptions
+from lodestore.baselines import DriftOptions
 from lodestore.chunking import ChunkOptions
+from lodestore.context import ContextOptions
 from lodestore.documents import DocumentSource
 from lodestore.errors import LodestoreError, SettingsError, nearest
 from lodestore.events import EventSource
 from lodestore.gate import GateOptions
 from lodestore.models import EmbeddingModel
+from lodestore.retrieval import SearchOptions
 from lodestore.spec import checked_name
 
 __all__ = ["DEFAULT_PORT", "Settings", "load"]
@@ -94,6 +98,16 @@ class ReleaseOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionOptions:
+    """`[retention]`: for how many days what left the tables is kept, which is how far back a search can ask."""
+
+    days: float = 30.0
+
+    def __post_init__(self) -> None:
+        _within("days", self.days, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class GoldenFiles:
     """`[golden]`: queries and judgements."""
 
@@ -114,17 +128,17 @@ class TemplateOptions:
 
 @dataclass(frozen=True, slots=True)
 class OnlineOptions:
-    """`[online]`: where online rows lie; `sync` makes an acknowledgement wait for the disk."""
+    """`[online]`: where online rows lie; `sync` makes an acknowledgement wait for the disk.
+
+    While `journal_limit` pushed rows wait for the history, no more are taken.
+    """
 
     url: str = field(default="lmdb", repr=False, metadata={"shown": True})
     sync: bool = False
+    journal_limit: int = 1_000_000
 
-
-@dataclass(frozen=True, slots=True)
-class AlertOptions:
-    """`[alerts]`: apprise URLs."""
-
-    urls: tuple[str, ...] = field(default=(), repr=False)
+    def __post_init__(self) -> None:
+        _within("journal_limit", self.journal_limit, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +155,6 @@ class ServeOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ContextOptions:
-    """`[context]`: the personalised prompt; the budget counts tokens of the live model's tokenizer."""
-
-    template: str = "qa_basic"
-    k: int = 6
-    token_budget: int = 1500
-    service: str | None = None
-
-    def __post_init__(self) -> None:
-        _within("k", self.k, 1)
-        _within("token_budget", self.token_budget, 1)
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that lodestore.toml may say."""
 
@@ -167,10 +167,13 @@ class Settings:
     golden: tuple[GoldenFiles, ...] = ()
     gate: GateOptions = field(default_factory=GateOptions)
     release: ReleaseOptions = field(default_factory=ReleaseOptions)
+    retention: RetentionOptions = field(default_factory=RetentionOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
     templates: TemplateOptions = field(default_factory=TemplateOptions)
     context: ContextOptions = field(default_factory=ContextOptions)
     online: OnlineOptions = field(default_factory=OnlineOptions)
     alerts: AlertOptions = field(default_factory=AlertOptions)
+    drift: DriftOptions = field(default_factory=DriftOptions)
     serve: ServeOptions = field(default_factory=ServeOptions)
     root: Path = field(default_factory=Path.cwd, metadata={"hidden": True})
     home: Path = field(default_factory=Path.cwd, metadata={"hidden": True})

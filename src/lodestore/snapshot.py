@@ -29,14 +29,21 @@ class Snapshots:
     """Holds the current snapshot. A background task watches the log and swaps after the next one is warm.
 
     `watch` reads the newest release on a connection of its own; `warm` makes a snapshot of it with
-    tables open and models loaded. A release that cannot be made ready leaves the old one serving.
+    tables open and models loaded; `first` makes the very first one, whose models load when they are
+    used. A release that cannot be made ready leaves the old one serving.
     """
 
     def __init__(
-        self, *, watch: Callable[[], Release], warm: Callable[[Release], Live], interval: float = POLL_SECONDS
+        self,
+        *,
+        watch: Callable[[], Release],
+        warm: Callable[[Release], Live],
+        first: Callable[[Release], Live] | None = None,
+        interval: float = POLL_SECONDS,
     ) -> None:
         self._watch = watch
         self._warm = warm
+        self._open = first or warm
         self._interval = interval
         self._lock = Lock()
         self._stop = Event()
@@ -54,7 +61,7 @@ class Snapshots:
     def _first(self) -> Live:
         with self._lock:
             if self._live is None:
-                self._live = self._warm(self._watch())
+                self._live = self._open(self._watch())
                 self._newest = self._live.release.generation
             return self._live
 

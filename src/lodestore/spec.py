@@ -44,6 +44,7 @@ _RESERVED = frozenset({"event_timestamp", "created_timestamp", "event_id", "inge
 
 type_names = ("string", "integer")
 KeyType = Literal["string", "integer"]
+MadeFrom = Literal["", "document", "question", "questions"]
 
 
 def checked_name(name: str, what: str) -> str:
@@ -101,6 +102,7 @@ class Feature:
     item: Feature | None = None
     space: str | None = None
     wide: bool = False
+    made_from: str = ""
 
     def __post_init__(self) -> None:
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
@@ -171,9 +173,17 @@ def list_of(item: Feature, *, max_length: int | None = None, doc: str = "", pii:
     return Feature(Kind.LIST, doc=doc, pii=pii, item=item, max_length=max_length)
 
 
-def embedding(space: str, *, doc: str = "", pii: bool = False) -> Feature:
-    """A vector in the space of the embedding feature `space`; its length is that of the live version."""
-    return Feature(Kind.EMBEDDING, doc=doc, pii=pii, space=checked_name(space, "embedding space"))
+def embedding(space: str, *, made_from: MadeFrom = "", doc: str = "", pii: bool = False) -> Feature:
+    """A vector in the space of the embedding feature `space`; its length is that of the live version.
+
+    `made_from` says where values come from: "document" is the normalised mean of the document's rows in
+    the version's table, "question" the last recorded question of a user, "questions" the mean of all of
+    them, recent ones counting more. Without it, rows bring the vector with the version that made it.
+    """
+    if made_from not in {"", "document", "question", "questions"}:
+        message = f"embedding({space!r}): made_from {made_from!r} is none of document, question, questions"
+        raise DeclarationError(message)
+    return Feature(Kind.EMBEDDING, doc=doc, pii=pii, space=checked_name(space, "embedding space"), made_from=made_from)
 
 
 def prompt(*, doc: str = "") -> Feature:

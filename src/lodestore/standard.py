@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from lodestore.outcomes import template_performance, template_version, with_performance
 from lodestore.spec import (
     Entity,
     FeatureService,
@@ -38,6 +39,8 @@ __all__ = [
     "personalized",
     "prompt_templates",
     "template",
+    "template_performance",
+    "template_version",
     "user",
     "user_activity",
     "user_profile",
@@ -68,8 +71,8 @@ def _document_rows(inputs: Inputs) -> pa.Table:
 
 
 def _template_rows(inputs: Inputs) -> pa.Table:
-    """One row per prompt template: its live version."""
-    return inputs.templates()
+    """One row per prompt template: its live version, and how its answers did."""
+    return with_performance(inputs.templates(), inputs.store)
 
 
 user_profile = FeatureView(
@@ -95,8 +98,10 @@ user_activity = FeatureView(
     owner="team:personalisation",
     doc="What the user did just now.",
     features={
-        "last_query_embedding": embedding("content", doc="the vector of the last question"),
-        "interaction_history_embedding": embedding("content", doc="recency-weighted mean of recent questions"),
+        "last_query_embedding": embedding("content", made_from="question", doc="the vector of the last question"),
+        "interaction_history_embedding": embedding(
+            "content", made_from="questions", doc="recency-weighted mean of recent questions"
+        ),
         "session_queries_count": integer(minimum=0, doc="questions in this session"),
         "last_active": timestamp(doc="when the user last asked something"),
     },
@@ -117,8 +122,8 @@ document_features = FeatureView(
         "summary": text(doc="where a source or a view of your own gives one"),
         "word_count": integer(minimum=0),
         "access_count": integer(minimum=0, doc="how often it was read, where somebody counts"),
-        "content_embedding": embedding("content", doc="normalised mean of the document's chunks"),
-        "title_embedding": embedding("title", doc="the vector of the title"),
+        "content_embedding": embedding("content", made_from="document", doc="normalised mean of the document's chunks"),
+        "title_embedding": embedding("title", made_from="document", doc="the vector of the title"),
     },
 )
 

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 
-from lodestore import historical, push
-from lodestore.context import Context, instruction_for, pack, rendered, values_for
-from lodestore.errors import RequestError, UnknownNameError
+from lodestore import historical
+from lodestore.composer import Composed, Composer, Request
+from lodestore.conditions import COLUMNS, compiled, condition
+from lodestore.context import Context, ContextOptions
+from lodestore.contexts import ContextLog, id_for, logged
+from lodestore.errors import UnavailableError
 from lodestore.features import Features, OnlineAnswer
-from lodestore.filters import Column, parse
+from lodestore.filters import Filter
+from lodestore.grouping import Extras
 from lodestore.live import Live
-from lodestore.online import Status, Written
+from lodestore.online import Written
+from lodestore.outcomes import Outcome, Outcomes
+from lodestore.past import Past
 from lodestore.ports import Clock
 from lodestore.releases import Release, ReleaseLog
+from lodestore.rerank import Reranker
 from lodestore.retrieval import Mode, SearchResult
 from lodestore.spec import FeatureRef
-from lodestore.tables import FILTERABLE
 from lodestore.templates import Templates
+from lodestore.tokens import CountTokens
+from lodestore.why import Reasons, Why
 
 __all__ = ["COLUMNS", "Lodestore", "compiled"]
-
-_TYPES = {"string": "string", "int64": "integer", "double": "number", "bool": "boolean"}
-COLUMNS = tuple(
-    Column(name, _TYPES.get(str(kind), "timestamp"))  # type: ignore[arg-type]
-    for name, kind in FILTERABLE.items()
-)
-_USER_FEATURES = (
-    "user_profile:expertise_level",
-    "user_profile:preferred_language",
-    "user_activity:session_queries_count",
-)
 
 
 class Lodestore:
@@ -48,19 +46,38 @@ class Lodestore:
         features: Callable[[], Features],
         templates: Templates,
         releases: ReleaseLog,
-        count_tokens: Callable[[Sequence[str]], list[int]],
         clock: Clock,
-        template: str,
-        k: int,
-        token_budget: int,
+        options: ContextOptions | None = None,
+        count_tokens: CountTokens | None = None,
+        reranker: Reranker | None = None,
+        contexts: ContextLog | None = None,
+        outcomes: Outcomes | None = None,
+        past: Callable[[], Past] | None = None,
+        reasons: Callable[[], Reasons] | None = None,
+        template: str = "qa_basic",
+        k: int = 6,
+        token_budget: int = 1500,
     ) -> None:
         self._live = live
         self._features = features
-        self._templates = templates
         self._releases = releases
-        self._count = count_tokens
         self._clock = clock
-        self._defaults = (template, k, token_budget)
+        self._contexts = contexts
+        self._outcomes = outcomes
+        self._past = past
+        self._reasons = reasons
+        self._composer = Composer(
+            features=features,
+            templates=templates,
+            options=options or ContextOptions(template, k, token_budget),
+            count_tokens=count_tokens,
+            reranker=reranker,
+        )
+
+    @property
+    def composer(self) -> Composer:
+        """What makes the contexts."""
+        return self._composer
 
     @property
     def release(self) -> Release:
@@ -74,9 +91,60 @@ class Lodestore:
         k: int = 10,
         mode: Mode = "hybrid",
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
+        mandatory: str | Mapping[str, Any] | None = None,
+        as_of: datetime | None = None,
+        per_document: int | None = None,
+        neighbours: int = 0,
+        highlight: bool = False,
+        diversity: float | None = None,
+        titles: bool | None = None,
+        explain: bool = False,
     ) -> SearchResult:
-        """The k best chunks for a query; `filter` is text or JSON over the declared columns."""
-        return self._live().search(query, k=k, mode=mode, where=_where(filter))
+        """The k best chunks for a query; `filter` is text or JSON over the declared columns.
+
+        `mandatory` is a filter of the caller's own, such as an access list: nothing in `filter` widens
+        it. `as_of` searches what was visible at that moment, by the release that was live then. The
+        others are told by `lodestore.grouping.Extras`.
+        """
+        extras = Extras(per_document, neighbours, highlight, diversity, titles, explain)
+        where = condition(filter, mandatory=mandatory)
+        if as_of is None:
+            return self._live().find(query, k=k, mode=mode, where=where, extras=extras)
+        return self._of_past().search(query, as_of, k=k, mode=mode, where=where, extras=extras)
+
+    def _of_past(self) -> Past:
+        if self._past is None:
+            message = "this store answers for today only; open it with lodestore.open()"
+            raise UnavailableError(message)
+        return self._past()
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
+        mandatory: str | Mapping[str, Any] | None = None,
+    ) -> list[SearchResult]:
+        """The answer to each query, in their order, all by one release."""
+        return self._live().search_many(queries, k=k, mode=mode, where=condition(filter, mandatory=mandatory))
+
+    def why(
+        self,
+        query: str,
+        document: str,
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
+    ) -> Why:
+        """Why the document is not among the k best chunks for the query, or at which place it is."""
+        if self._reasons is None:
+            message = "this store cannot tell why; open it with lodestore.open()"
+            raise UnavailableError(message)
+        return self._reasons().why(query, document, k=k, mode=mode, filter=filter, mandatory=mandatory)
 
     def online(
         self,
@@ -91,9 +159,7 @@ class Lodestore:
 
     def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Written:
         """The rows are visible to the next read of every process; when one of them is bad, none is."""
-        features = self._features()
-        online = features._online  # noqa: SLF001 - the rows that the same features are read from
-        return push.push(features.catalog.view(view), rows, online, now=self._clock())
+        return self._features().push(view, rows)
 
     def historical(
         self, entities: pa.Table, features: Sequence[str | FeatureRef], *, as_known_at: datetime | None = None
@@ -116,89 +182,65 @@ class Lodestore:
         k: int | None = None,
         token_budget: int | None = None,
         mode: Mode = "hybrid",
+        history: object = None,
         record: bool = True,
         request_id: str | None = None,
     ) -> Context:
-        """The prompt for this user and question, with cited chunks, by one release."""
-        started = time.perf_counter()
-        timings: dict[str, float] = {}
-        default_template, default_k, default_budget = self._defaults
-        budget = default_budget if token_budget is None else token_budget
-        if budget < 1:
-            message = f"token_budget is {budget}; give at least 1"
-            raise RequestError(message)
-        live = self._live()
-        known, features = self._user(query, user_id)
-        _lap(timings, "features", started)
-        found = live.search(query, k=k or default_k, mode=mode, where=_where(filter))
-        _lap(timings, "retrieval", started)
-        packed = pack(found.hits, budget=budget, count=self._count)
-        chosen = self._templates.live(template or default_template, live.release, sticky=user_id or "")
-        values = values_for(
-            chosen,
-            context=packed.text,
-            question=query,
-            instruction=instruction_for(features),
-            variables=variables or {},
-        )
-        made = rendered(chosen, values)
-        _lap(timings, "prompt", started)
-        context_id = uuid4().hex
-        if record and user_id is not None:
-            self._features().seen(user_id, request_id=request_id or context_id, at=self._clock())
-        _lap(timings, "record", started)
-        timings["total"] = (time.perf_counter() - started) * 1000
-        return Context(
-            live.release.generation,
-            context_id,
-            made.text,
-            tuple({"role": one.role, "content": one.text} for one in made.messages),
-            packed.hits,
-            features,
-            chosen.template_id,
-            chosen.version,
-            self._count([made.text])[0],
-            known,
-            found.degraded,
-            timings,
-        )
+        """The prompt for this user and question, with cited chunks, by one release.
 
-    def _user(self, query: str, user_id: str | None) -> tuple[bool, dict[str, Any]]:
-        """Whether the user is known, and the features that the context is made for."""
-        features = self._features()
-        refs = [one for one in _USER_FEATURES if _declared(features, one)]
-        refs += [f"{name}:{one}" for name, view in features.catalog.on_demand.items() if set(view.inputs) <= {"query_text"}
-                 for one in view.features]  # fmt: skip
-        if user_id is None or not refs:
-            return False, {}
-        answer = features.online(refs, {"user_id": [user_id]}, inputs={"query_text": [query]})
-        stored = [answer.statuses[one][0] for one in refs if one in _USER_FEATURES]
-        known = any(status in {Status.PRESENT, Status.NULL, Status.EXPIRED} for status in stored)
-        return known, {name: answer.columns[name][0] for name in refs}
+        With `record`, the question is counted for the user and the context is logged; a repeated
+        `request_id` counts and is logged once. `history` is a text, or a list of turns with role and content.
+        """
+        name = uuid4().hex if request_id is None else id_for(user_id, request_id)
+        asked = Request(query, user_id, template, variables or {}, history, filter, k, token_budget, mode)
+        live = self._live()
+        composed = self._composer.compose(live, asked, context_id=name)
+        if not record:
+            return composed.context
+        started = time.perf_counter()
+        self._record(live, asked, composed, request_id)
+        spent = (time.perf_counter() - started) * 1000
+        timings = {**composed.context.timings_ms, "record": spent}
+        timings["total"] = timings.pop("total") + spent
+        return replace(composed.context, timings_ms=timings)
+
+    def _record(self, live: Live, asked: Request, composed: Composed, request_id: str | None) -> None:
+        """The question is counted for its user, and the context is in the log."""
+        made, now, features = composed.context, self._clock(), self._features()
+        keep = self._composer.options.log_queries
+        if asked.user_id is not None:
+            features.seen(
+                asked.user_id,
+                request_id=request_id or made.context_id,
+                at=now,
+                query_vector=composed.vector,
+                version=composed.version,
+                query_text=asked.query if keep else None,
+            )
+        if self._contexts is not None:
+            weights = live.release.templates.get(made.template_id, {})
+            row = logged(
+                made, asked, catalog=features.catalog, weights=weights, at=now, request_id=request_id, log_queries=keep
+            )
+            self._contexts.add(row)
+
+    def outcome(
+        self,
+        context_id: str,
+        *,
+        event_id: str | None = None,
+        accepted: bool | None = None,
+        rating: float | None = None,
+        latency_ms: float | None = None,
+        tokens: int | None = None,
+    ) -> bool:
+        """What became of an answer is in the log; False when that event id was there already."""
+        if self._outcomes is None:
+            message = "this store has no log of outcomes; open it with lodestore.open()"
+            raise UnavailableError(message)
+        event = uuid4().hex if event_id is None else event_id
+        return self._outcomes.add(Outcome(context_id, event, accepted, rating, latency_ms, tokens))
 
     def release_at(self, moment: datetime) -> Release:
         """What was live at that moment."""
         return self._releases.at(moment)
-
-
-def _declared(features: Features, ref: str) -> bool:
-    try:
-        features.catalog.check(FeatureRef.parse(ref))
-    except UnknownNameError:
-        return False
-    return True
-
-
-def compiled(filter: str | Mapping[str, Any]) -> str:  # noqa: A002 - the word of the wire
-    """A filter over the declared columns, as the condition that the store understands."""
-    return parse(filter, COLUMNS).sql()
-
-
-def _where(filter: str | Mapping[str, Any] | None) -> str | None:  # noqa: A002 - the word of the wire
-    if filter is None or filter in ("", {}):
-        return None
-    return compiled(filter)
-
-
-def _lap(timings: dict[str, float], step: str, started: float) -> None:
-    timings[step] = (time.perf_counter() - started) * 1000 - sum(timings.values())

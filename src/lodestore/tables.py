@@ -211,12 +211,15 @@ LOGS: Mapping[str, Log] = MappingProxyType({
         _log("baselines", "id", "id", "subject", "sketch", "reason"),
         _log("canaries", "key", "key", "fingerprint", "texts", "vectors"),
         _log("rejects", None, "id", "source", "uri", "document_id", "reason", "detail", "run"),
-        _log("contexts", "id", "id", "request_id", "user", "release", "template", "chunks", "features", "prompt_hash"),
+        _log("contexts", "id", "id", "request_id", "user", "release", "template", "chunks", "features", "prompt_hash",
+             "request"),
         _log("outcomes", "id", "id", "context_id", "values"),
         _log("watermarks", None, "name", "value"),
         _log("tombstones", "id", "id", "kind"),
         _log("audit", "id", "id", "act", "subject", "author", "detail"),
         _log("heartbeats", None, "name", "detail"),
+        _log("views", "key", "key", "name", "declaration", version=pa.int64()),
+        _log("skew", None, "view", "feature", "key", "verdict", "online", "offline", read_at=MOMENT),
         _log("keys", "id", "id", "key_id", "state", "digest", "scopes", "filter", "note", "author"),
     )
 })  # fmt: skip

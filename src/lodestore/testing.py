@@ -137,6 +137,7 @@ class MemoryStore:
         self._lock = RLock()
         self._tables: dict[str, pa.Table] = {}
         self._worded: set[str] = set()
+        self._revisions: Counter[str] = Counter()
         self._engine: Any = None
 
     # -- tables
@@ -162,6 +163,7 @@ class MemoryStore:
         if rows.num_rows:
             with self._lock:
                 self._tables[name] = pa.concat_tables([self._existing(name), self._fitting(name, rows)])
+                self._revisions[name] += 1
 
     def upsert(self, name: str, rows: pa.Table, *, key: str) -> None:
         """Each row stands once under its key; the last one given wins."""
@@ -211,9 +213,15 @@ class MemoryStore:
         """How many rows match; 0 for an absent table."""
         return self.read(name, None, where).num_rows
 
+    def revision(self, name: str) -> int:
+        """A number that grows with every change of the table; 0 for an absent one."""
+        with self._lock:
+            return self._revisions[name] + 1 if name in self._tables else 0
+
     def drop(self, name: str) -> None:
         """The table is gone."""
         with self._lock:
+            self._revisions[name] += 1
             self._tables.pop(name, None)
             self._worded.discard(name)
 
@@ -307,6 +315,7 @@ class MemoryStore:
         table = self._tables[name]
         among = pc.is_in(table[column], value_set=pa.array(list(values), table.schema.field(column).type))
         self._tables[name] = table.filter(pc.invert(among))
+        self._revisions[name] += 1
 
     def _where(self, name: str, where: str | None, scores: np.ndarray | None = None) -> pa.Table:
         rows = self._existing(name)

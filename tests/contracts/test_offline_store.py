@@ -67,6 +67,20 @@ def test_a_table_that_exists_is_left_as_it_is(store):
     assert held(store) == {"a": 1}
 
 
+def test_the_revision_grows_with_every_change_and_only_then(store):
+    revisions = [store.revision("t")]
+    store.append("t", rows(("a", 1)))
+    revisions.append(store.revision("t"))
+    store.upsert("t", rows(("a", 2)), key="id")
+    revisions.append(store.revision("t"))
+    store.delete("t", "id", ["a"])
+    revisions.append(store.revision("t"))
+
+    assert revisions == sorted(set(revisions))
+    assert store.revision("t") == revisions[-1]
+    assert store.revision("absent") == 0
+
+
 def test_tables_are_listed_by_how_they_start(store):
     store.ensure("emb__b", SCHEMA)
     store.ensure("emb__a", SCHEMA)

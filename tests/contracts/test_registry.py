@@ -14,7 +14,7 @@ from lodestore.adapters.lance import LanceStore
 from lodestore.errors import SchemaVersionError, StoreError, UnknownNameError
 from lodestore.logs import Logs
 from lodestore.ports import OfflineStore
-from lodestore.tables import LOGS, Log, ensure_logs
+from lodestore.tables import LOGS, MOMENT, Log, ensure_logs
 from lodestore.testing import FrozenClock, MemoryStore
 
 
@@ -37,6 +37,7 @@ def logs(connect, clock) -> Logs:
 
 def plain_row(log: Log) -> dict[str, object]:
     values = {pa.string(): "it's `x`", pa.int64(): 7, pa.bool_(): True, pa.float64(): 0.5}
+    values[MOMENT] = FrozenClock()()
     return {field.name: values[field.type] for field in log.schema if field.name != "at"}
 
 

@@ -24,6 +24,9 @@ NAMES = {
         "title category author metadata summary word_count access_count content_embedding title_embedding"
     ),
     "prompt_templates": "template_content variables model_family version content_hash performance_metrics",
+    "template_performance": (
+        "renders outcomes judged accepted acceptance_rate acceptance_low acceptance_high rating latency_ms tokens"
+    ),
 }
 
 

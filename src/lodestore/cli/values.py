@@ -35,8 +35,6 @@ def online(
         raise click.UsageError(message, click.get_current_context())
     catalog = session.project.catalog
     refs = [*_refs(features), *(catalog.service(service).features if service else ())]
-    for ref in refs:
-        catalog.check(ref)
     rows = _grouped(pairs(entities, "--entity"))
     keys = {name: [_key(catalog, name, one) for one in column] for name, column in rows.items()}
     count = max(map(len, keys.values()), default=1)
@@ -156,15 +154,17 @@ def materialize(session: Session, view: str, start: datetime | None, end: dateti
 
     Looks at what is new since the last time, or at the events between two moments.
     """
+    from lodestore.publishing import publish_view
+
     project = session.project
-    declared = project.catalog.view(view)
+    name, _, pinned = view.partition("@")
+    declared = project.catalog.view(name, int(pinned) if pinned.isdigit() else None)
     with project.pipeline.writing(f"materializing {view}"):
-        if start is None and end is None:
-            done = project.pipeline.publish(declared)
-        else:
-            done = project.features.materialize(declared, start=start, end=end)
-    value = {"view": view, "keys": done.keys, "written": done.written, "late": done.late, "removed": done.removed}
+        done, vectors = publish_view(project, declared, start=start, end=end)
+    value: dict[str, Any] = {"view": view, "keys": done.keys, "written": done.written, "late": done.late}
+    value |= {"removed": done.removed, "vectors": {one.feature: one.written for one in vectors}}
     shown = {"keys online": done.keys, "written": done.written, "older than online": done.late, "removed": done.removed}
+    shown |= {f"vectors of {one.feature} ({one.version})": one.written for one in vectors}
     session.show(value, [Facts(shown, title=view)])
 
 

@@ -13,6 +13,7 @@ from lodestore.cli.session import Session, command, group
 
 if TYPE_CHECKING:
     from lodestore.catalog import Catalog
+    from lodestore.declarations import ViewPlan
     from lodestore.spec import Feature, FeatureView, OnDemandView
 
 __all__ = ["views"]
@@ -115,6 +116,73 @@ def show(session: Session, name: str) -> None:
     figures = next(one for one in project.features.figures() if one["name"] == word)
     value = _view_json(view, project.releases.live().views.get(word)) | {"figures": figures}
     session.show(value, _view_page(value))
+
+
+@command(views)
+@click.argument("name", required=False)
+def plan(session: Session, name: str | None) -> None:
+    """Tell what the declarations would do to what is stored.
+
+    A feature may be added to a version; one that is removed or retyped needs a new version. Ends with 1 when a change would be refused.
+    """
+    from lodestore.declarations import plan as planned
+    from lodestore.errors import UnknownViewError
+
+    catalog = session.project.catalog
+    if name is not None and name not in catalog.latest:
+        raise UnknownViewError(name, catalog.latest)
+    found = [one for one in planned(catalog, session.project.logs) if name in {None, one.view}]
+    value = {"views": [_plan_json(one) for one in found], "refused": [one.view for one in found if one.refused]}
+    session.show(value, _plan_page(value))
+    if value["refused"]:
+        click.get_current_context().exit(1)
+
+
+def _plan_json(one: ViewPlan) -> dict[str, Any]:
+    changes = [
+        {
+            "what": it.what,
+            "subject": it.subject,
+            "detail": it.detail,
+            "compatible": it.compatible,
+            "backfill": it.backfill,
+        }
+        for it in one.changes
+    ]
+    head = {"view": one.view, "version": one.version, "state": one.state, "needs_backfill": one.needs_backfill}
+    return {**head, "changes": changes}
+
+
+def _plan_page(value: Mapping[str, Any]) -> Iterator[Block]:
+    rows = [[one["view"], str(one["version"]), one["state"], _mend(one)] for one in value["views"]]
+    yield Table(
+        ("view", "version", "state", "what to do"),
+        rows,
+        title="Declared against stored",
+        text=frozenset({"what to do"}),
+    )
+    rows = [
+        [
+            f"{one['view']}@{one['version']}",
+            it["what"],
+            it["subject"],
+            it["detail"],
+            "" if it["compatible"] else "refused",
+        ]
+        for one in value["views"]
+        for it in one["changes"]
+    ]
+    if rows:
+        yield Table(("view", "change", "of", "detail", ""), rows, title="Changes", text=frozenset({"detail"}))
+
+
+def _mend(one: Mapping[str, Any]) -> str:
+    words = {
+        "new": "stored with its first rows",
+        "incompatible": f"declare version={one['version'] + 1}, leave version {one['version']} as it was",
+        "undeclared": "still served to those who pin it; nothing to do",
+    }
+    return words.get(one["state"], "backfill: lodestore run features" if one["needs_backfill"] else "nothing")
 
 
 def _names(catalog: Catalog) -> list[str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from lodestore.errors import FilterError
@@ -33,6 +34,7 @@ class Caller:
 ANYBODY = Caller("", frozenset(SCOPES))
 
 
+@lru_cache(maxsize=1_024)
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches the address.
 
@@ -116,6 +118,7 @@ def _somebody_here(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> 
     return ANYBODY
 
 
+@lru_cache(maxsize=1_024)
 def _is_elsewhere(address: str) -> bool:
     """Whether the peer has an IP address that is not this machine's own; a Unix socket has none."""
     try:

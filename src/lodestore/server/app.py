@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from lodestore.project import Project
 
 __all__ = ["application", "create"]
+
+_SWITCH_SECONDS = 0.001
 
 # path, method, handler, scope; what is called most stands first, because routes are tried in order.
 _ROUTES: tuple[tuple[str, str, Handler, str | None], ...] = (
@@ -90,4 +93,6 @@ def create(path: Path | str | None = None) -> ASGIApp:
     """The server of the project that LODESTORE_CONFIG names, or that lies in this folder or above it."""
     from lodestore.project import open_project
 
+    # The threads that watch the store then hold up a request for a millisecond at most, and not for five.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return application(open_project(path))

@@ -96,13 +96,7 @@ def _read(
 
 def _by_release(call: Call, live: Live, refs: Sequence[str]) -> Sequence[str]:
     """The references, pinned to the release's version where another one is declared; mostly the same list."""
-    catalog = call.serving.features.catalog
-    views = live.release.views
-    other = {
-        name: version
-        for name, version in views.items()
-        if (name, version) in catalog.views and catalog.latest[name].version != version
-    }
+    other = call.serving.other_versions(live)
     if not other:
         return refs
     out = []

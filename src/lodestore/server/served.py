@@ -9,9 +9,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from lodestore.errors import ModelError, StoreError, UnavailableError
 from lodestore.features import Features, OnlineAnswer
 from lodestore.live import Live
+from lodestore.models import EmbeddingVersion
 from lodestore.online import Status
 from lodestore.prompts import PromptTemplate
 from lodestore.retrieval import Mode, SearchResult
@@ -51,10 +54,20 @@ class ServedFeatures(Features):
                 self._failed(error)
         return self._nothing(refs, entities, release)
 
-    def seen(self, user_id: str, *, request_id: str, at: datetime) -> None:
+    def seen(
+        self,
+        user_id: str,
+        *,
+        request_id: str,
+        at: datetime,
+        query_vector: np.ndarray | None = None,
+        version: EmbeddingVersion | None = None,
+        query_text: str | None = None,
+    ) -> None:
         """The question is counted, or, when the online store is away, it is not and the log says so."""
+        question: dict[str, Any] = {"query_vector": query_vector, "version": version, "query_text": query_text}
         try:
-            super().seen(user_id, request_id=request_id, at=at)
+            super().seen(user_id, request_id=request_id, at=at, **question)
         except (StoreError, UnavailableError) as error:
             self._failed(error)
 

@@ -75,6 +75,7 @@ class Serving:
         self._pinned: dict[str, Live] = {}
         self._noted: tuple[Live, float] | None = None
         self._templates: ServedTemplates | None = None
+        self._other_versions: tuple[Live | None, Mapping[str, int]] = (None, {})
         self._noted_at = 0.0
         self._began = time.monotonic()
         self._note_text = b""
@@ -157,6 +158,19 @@ class Serving:
             self._load(live)
             self._pinned = {release.id: live}
         return live
+
+    def other_versions(self, live: Live) -> Mapping[str, int]:
+        """The views of which the snapshot has another version than the newest declared one; mostly none."""
+        known, other = self._other_versions
+        if known is not live:
+            declared = self.project.catalog
+            other = {
+                name: version
+                for name, version in live.release.views.items()
+                if (name, version) in declared.views and declared.latest[name].version != version
+            }
+            self._other_versions = (live, other)
+        return other
 
     def _watch(self) -> Release:
         return self.watching.releases.live()

@@ -1,0 +1,70 @@
+"""dev: the Dagster UI, with the feature server beside it, until Ctrl-C."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from lodestore.cli.jobs import dagster_home, workspace
+from lodestore.cli.session import Session, command
+
+__all__ = ["dev"]
+
+_GRACE_SECONDS = 20
+
+
+@command()
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The UI has no login: leave it on loopback.")
+def dev(session: Session, port: int, host: str) -> None:
+    """Open the Dagster UI with its daemon, and the feature server beside it."""
+    from lodestore.errors import UnavailableError
+    from lodestore.settings import load
+
+    if importlib.util.find_spec("dagster_webserver") is None:
+        message = 'dagster-webserver is not installed here; run: pip install "lodestore[dagster]"'
+        raise UnavailableError(message)
+    settings = load(session.config)
+    place = workspace(Path.cwd(), settings.root)
+    home = os.environ.get("DAGSTER_HOME") or str(dagster_home(settings.home))
+    ui = [sys.executable, "-m", "dagster", "dev", "-w", str(settings.root / "workspace.yaml"), "-p", str(port), "-h", host]
+    server = [sys.executable, "-m", "lodestore", "serve"]
+    session.note(f"Dagster UI       http://{host}:{port}   (data in {home})")
+    session.note(f"Feature server   http://{settings.serve.host}:{settings.serve.port}/docs")
+    session.note("Stop both with Ctrl-C.")
+    code = together([ui, server], cwd=place.working_directory, env={**os.environ, "DAGSTER_HOME": home})
+    click.get_current_context().exit(code)
+
+
+def together(commands: list[list[str]], *, cwd: Path, env: dict[str, str]) -> int:
+    """Run the commands side by side until one ends or a signal comes; none outlives the others."""
+    # Sessions of their own: a background `dagster dev` would ignore SIGTERM otherwise.
+    running = [subprocess.Popen(one, cwd=cwd, env=env, start_new_session=True) for one in commands]  # noqa: S603 - ours
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        for one in running:
+            one.terminate()
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, stop)
+    pid, status = os.wait()
+    for one in running:
+        if one.pid != pid:
+            _ended(one)
+    return max(0, os.waitstatus_to_exitcode(status))
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

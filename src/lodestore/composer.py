@@ -1,0 +1,307 @@
+"""Composing a context: the user's features, retrieval, diversity, packing, the prompt. Writes nothing down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lodestore.conditions import condition
+from lodestore.context import Context, ContextOptions, instruction_for, messages_of, pack, turns, values_for
+from lodestore.diversity import mmr
+from lodestore.errors import RequestError, UnknownNameError
+from lodestore.features import Features, OnlineAnswer
+from lodestore.live import Live
+from lodestore.models import EmbeddingVersion
+from lodestore.online import Status
+from lodestore.ports import Embedder, VectorStore
+from lodestore.prompts import PromptTemplate, render
+from lodestore.rerank import Reranker
+from lodestore.retrieval import MAX_K, Hit, Mode, SearchResult
+from lodestore.spec import FeatureRef
+from lodestore.templates import Templates
+from lodestore.tokens import CountTokens
+
+__all__ = ["Composed", "Composer", "Request", "User"]
+
+_USER_FEATURES = (
+    "user_profile:expertise_level",
+    "user_profile:preferred_language",
+    "user_activity:session_queries_count",
+)
+_KNOWN = frozenset({Status.PRESENT, Status.NULL, Status.EXPIRED})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for; None stands for what the settings say."""
+
+    query: str
+    user_id: str | None = None
+    template: str | None = None
+    variables: Mapping[str, object] = field(default_factory=dict)
+    history: object = None
+    filter: str | Mapping[str, Any] | None = None
+    k: int | None = None
+    token_budget: int | None = None
+    mode: Mode = "hybrid"
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("k", self.k, MAX_K), ("token_budget", self.token_budget, None)):
+            if value is not None and (isinstance(value, bool) or value < 1 or (most and value > most)):
+                message = f"{name} is {value}; give at least 1" + (f", at most {most:,}" if most else "")
+                raise RequestError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whom a context is for: the features by reference, and whether anything is stored about them."""
+
+    known: bool = False
+    features: Mapping[str, Any] = field(default_factory=dict)
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A context, and the vector of its question with the version that made it; None where no vector was needed."""
+
+    context: Context
+    vector: np.ndarray | None
+    version: EmbeddingVersion | None
+
+
+class Composer:
+    """Makes contexts. One call uses one snapshot for search, template and token counts."""
+
+    def __init__(
+        self,
+        *,
+        features: Callable[[], Features],
+        templates: Templates,
+        options: ContextOptions,
+        count_tokens: CountTokens | None = None,
+        reranker: Reranker | None = None,
+    ) -> None:
+        self._features = features
+        self._templates = templates
+        self._count = count_tokens
+        self._reranker = reranker
+        self.options = options
+
+    def user(self, request: Request) -> User:
+        """What is stored about the asker, and what follows from that for the question."""
+        features = self._features()
+        refs = self._refs(features)
+        if request.user_id is None or not refs:
+            return User()
+        answer = features.online(refs, {"user_id": [request.user_id]}, inputs={"query_text": [request.query]})
+        stored = [ref for ref in refs if ref.partition(":")[0] not in features.catalog.on_demand]
+        statuses = {answer.statuses[ref][0] for ref in stored}
+        down = ("features",) if Status.UNAVAILABLE in statuses else ()
+        return User(bool(statuses & _KNOWN), _values(answer, refs), down)
+
+    def _refs(self, features: Features) -> list[str]:
+        """What of the catalog is about a user and needs nothing but the question."""
+        catalog = features.catalog
+        wanted = [*_USER_FEATURES, *self.options.filters.values()]
+        if self.options.service is not None:
+            wanted += [str(one) for one in catalog.service(self.options.service).features]
+        made = [f"{name}:{one}" for name, view in catalog.on_demand.items() for one in view.features]
+        return list(dict.fromkeys(one for one in (*wanted, *made) if _is_of_user(features, one)))
+
+    def compose(
+        self,
+        live: Live,
+        request: Request,
+        *,
+        context_id: str,
+        user: User | None = None,
+        template: PromptTemplate | None = None,
+    ) -> Composed:
+        """The context for the question. A given user or template is taken as it is: so is a context replayed."""
+        clock = _Laps()
+        found_user = self.user(request) if user is None else user
+        clock.lap("features")
+        watched = _Watched(live.vectors, live.embedder)
+        where = condition(request.filter, filters=self.options.filters, features=found_user.features)
+        search = replace(live, vectors=watched, embedder=watched.embedder)
+        k = request.k or self.options.k
+        found = search.search(request.query, k=self._pool(k), mode=request.mode, where=where)
+        clock.lap("retrieval", but={"embedding": watched.embedding_ms})
+        hits = self._selected(request.query, found, watched.rows, k, clock)
+        chosen = template or self._template(live, request, context_id)
+        context = self._rendered(live, request, found_user, hits, chosen, clock)
+        release = live.release.generation
+        degraded = (*found_user.degraded, *found.degraded)
+        context = replace(context, release=release, context_id=context_id, degraded=degraded, timings_ms=clock.told())
+        return Composed(context, watched.vector, live.versions.get("content"))
+
+    def _pool(self, k: int) -> int:
+        """How many hits there are to choose from."""
+        chosen = self._reranker is not None or self.options.diversity > 0
+        return min(MAX_K, k * self.options.candidates) if chosen else k
+
+    def _selected(
+        self, query: str, found: SearchResult, vectors: Mapping[str, np.ndarray], k: int, clock: _Laps
+    ) -> tuple[Hit, ...]:
+        """The k hits to cite, best first: by the reranker where there is one, and none like those before it."""
+        hits = found.hits
+        if len(hits) < 2:  # noqa: PLR2004 - one hit has no order
+            return hits[:k]
+        scores = np.array([hit.score for hit in hits])
+        if self._reranker is not None:
+            scores = self._reranker.score(query, [hit.text for hit in hits])
+            clock.lap("rerank")
+        if self.options.diversity == 0:
+            return tuple(hits[place] for place in np.argsort(-scores, kind="stable")[:k])
+        blank = np.zeros_like(next(iter(vectors.values()))) if vectors else np.zeros(1, np.float32)
+        rows = np.stack([vectors.get(hit.chunk_id, blank) for hit in hits])
+        places = mmr(scores, rows, k=k, diversity=self.options.diversity)
+        clock.lap("diversity")
+        return tuple(hits[place] for place in places)
+
+    def _template(self, live: Live, request: Request, context_id: str) -> PromptTemplate:
+        """The live version for this user; who is nobody in particular is somebody else each time."""
+        name = request.template or self.options.template
+        return self._templates.live(name, live.release, sticky=request.user_id or context_id)
+
+    def _rendered(
+        self, live: Live, request: Request, user: User, hits: Sequence[Hit], template: PromptTemplate, clock: _Laps
+    ) -> Context:
+        count = self._count or live.count_tokens
+        packed = pack(hits, budget=request.token_budget or self.options.token_budget, count=count)
+        clock.lap("packing")
+        variables = dict(request.variables)
+        history = turns(variables.pop("history", None) if request.history is None else request.history)
+        instruction = instruction_for(user.features)
+        values = values_for(
+            template,
+            context=packed.text,
+            question=request.query,
+            instruction=instruction,
+            variables=variables,
+            history=history,
+        )
+        made = render(template, values)
+        messages = messages_of(template, made, history)
+        spoken = made.text if messages is made.messages else "\n\n".join(one.text for one in messages)
+        clock.lap("prompt")
+        n_tokens = count([spoken])[0]
+        clock.lap("counting")
+        told = tuple({"role": one.role, "content": one.text} for one in messages)
+        return Context(
+            0, "", made.text, told, packed.hits, user.features, template.template_id, template.version, n_tokens,
+            user.known, (), {}, template.content_hash, instruction, packed.text,
+        )  # fmt: skip
+
+
+def _is_of_user(features: Features, ref: str) -> bool:
+    """Whether the catalog has the feature, by the user's key alone and no input but the question."""
+    catalog = features.catalog
+    parsed = FeatureRef.parse(ref)
+    try:
+        catalog.check(parsed)
+    except UnknownNameError:
+        return False
+    made = catalog.on_demand.get(parsed.view)
+    reads = [parsed] if made is None else made.reads
+    keyed = all(catalog.view(one.view, one.version).entity.keys == ("user_id",) for one in reads)
+    return keyed and (made is None or set(made.inputs) <= {"query_text"})
+
+
+def _values(answer: OnlineAnswer, refs: Sequence[str]) -> dict[str, Any]:
+    return {ref: answer.columns[ref][0] for ref in refs}
+
+
+class _Watched:
+    """A snapshot's tables and model at work for one question: keeps its vector, those of the hits, and the time."""
+
+    def __init__(self, store: VectorStore, embedder: Callable[[EmbeddingVersion], Embedder]) -> None:
+        self._store = store
+        self._embedder = embedder
+        self.rows: dict[str, np.ndarray] = {}
+        self.vector: np.ndarray | None = None
+        self.embedding_ms = 0.0
+
+    def embedder(self, version: EmbeddingVersion) -> Embedder:
+        return _Timed(self._embedder(version), self)
+
+    def nearest(
+        self,
+        name: str,
+        vector: np.ndarray,
+        k: int,
+        *,
+        where: str | None = None,
+        exact: bool = False,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        if columns is None or "row_id" not in columns:
+            return self._store.nearest(name, vector, k, where=where, exact=exact, columns=columns)
+        self.vector = vector
+        return self._kept(
+            self._store.nearest(name, vector, k, where=where, exact=exact, columns=[*columns, "vector"])
+        )
+
+    def matching(
+        self, name: str, query: str, k: int, *, where: str | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        if columns is None or "row_id" not in columns:
+            return self._store.matching(name, query, k, where=where, columns=columns)
+        return self._kept(self._store.matching(name, query, k, where=where, columns=[*columns, "vector"]))
+
+    def index(self, name: str) -> None:
+        self._store.index(name)
+
+    def indexed(self, name: str) -> bool:
+        return self._store.indexed(name)
+
+    def _kept(self, found: pa.Table) -> pa.Table:
+        if found.num_rows:
+            vectors = np.stack(found["vector"].combine_chunks().to_numpy(zero_copy_only=False))
+            self.rows.update(zip(found["row_id"].to_pylist(), vectors, strict=True))
+        return found.drop_columns(["vector"])
+
+
+class _Timed:
+    """An embedder whose time is told."""
+
+    def __init__(self, embedder: Embedder, watched: _Watched) -> None:
+        self._embedder = embedder
+        self._watched = watched
+        self.fingerprint = embedder.fingerprint
+        self.dimension = embedder.dimension
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+        return self._embedder.embed_documents(texts)
+
+    def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
+        started = time.perf_counter()
+        made = self._embedder.embed_queries(texts)
+        self._watched.embedding_ms += (time.perf_counter() - started) * 1000
+        return made
+
+
+class _Laps:
+    """A stopwatch with named laps, in milliseconds."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str, *, but: Mapping[str, float] | None = None) -> None:
+        """The time since the last lap belongs to `name`, except for what belongs to others."""
+        now = time.perf_counter()
+        spent = (now - self._last) * 1000
+        self._laps |= but or {}
+        self._laps[name] = spent - sum((but or {}).values())
+        self._last = now
+
+    def told(self) -> dict[str, float]:
+        """Each lap and their sum."""
+        return {**self._laps, "total": sum(self._laps.values())}

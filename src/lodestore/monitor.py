@@ -1,0 +1,493 @@
+"""What the store's data looks like now, measured against what it looked like when it was right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestore import evaluation, vectors
+from lodestore.baselines import FIRST, Pinned, of_golden, of_version, of_view
+from lodestore.drift import Baseline, Report, compare, sketch
+from lodestore.errors import GoldenError, RequestError, SchemaVersionError, StoreError, UnknownNameError
+from lodestore.metrics import Interval, paired_bootstrap
+from lodestore.models import EmbeddingVersion
+from lodestore.project import Project
+from lodestore.spec import FeatureView
+from lodestore.tables import embedding_schema, view_schema, view_table
+from lodestore.vectors import Health
+from lodestore.wire import rfc3339
+
+__all__ = [
+    "Compared",
+    "Level",
+    "Skew",
+    "VectorState",
+    "compared",
+    "documents_age",
+    "golden_level",
+    "pin_first",
+    "pin_live",
+    "rebaseline",
+    "skew",
+    "subject_named",
+    "subjects",
+    "vector_state",
+    "version_window",
+    "view_window",
+]
+
+_SAMPLED = 20_000  # vectors that are looked at; the share is drawn evenly over the whole table
+_ANCHORS = 50  # rows whose neighbours are kept
+_NEAREST = 10
+_SKEW_ENTITIES = 500
+_FEWEST_QUERIES = 5
+_TOLERANCE = 0.02
+_KINDS = {"vector": "embedding", "text": "text", "category": "category", "word_count": "numeric"}
+_SEEN = ("document_id", "visible_from", *_KINDS)
+
+Subject = FeatureView | EmbeddingVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A subject against its baseline and, where history allows, against the window before.
+
+    Without a baseline there is no report; `note` says why. `new` tells that this very window was pinned.
+    """
+
+    subject: str
+    rows: int
+    pinned: Pinned | None = None
+    report: Report | None = None
+    previous: Report | None = None
+    note: str = ""
+    new: bool = False
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """The features that drifted from the baseline."""
+        return self.report.drifted if self.report else ()
+
+    def sentence(self) -> str:
+        """What was found, with both sample sizes and the baseline."""
+        if self.report is None or self.pinned is None:
+            return self.note
+        against = f"n {self.report.rows_current:,} against {self.report.rows_baseline:,} of baseline {self.pinned.id}"
+        since = f"{against}, pinned {rfc3339(self.pinned.at)[:10]}"
+        if not self.drifted:
+            thin = sum(one.verdict == "insufficient_data" for one in self.report.features)
+            told = f", {thin} with too little data" if thin else ""
+            return f"no drift among {len(self.report.features)} columns{told} ({since})"
+        found = "; ".join(f"{name}: {self.report[name].explanation}" for name in self.drifted)
+        return f"{found} ({since}){self._lately()}"
+
+    def _lately(self) -> str:
+        if self.previous is None:
+            return ""
+        moved = set(self.drifted) & set(self.previous.drifted)
+        word = "it moved in this window" if moved else "the window before was like this one: a new level"
+        return f"; {word}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as JSON types."""
+        pinned = None if self.pinned is None else {"id": self.pinned.id, "at": rfc3339(self.pinned.at)}
+        return {
+            "subject": self.subject,
+            "rows": self.rows,
+            "baseline": pinned,
+            "new": self.new,
+            "note": self.note,
+            "report": self.report.to_dict() if self.report else None,
+            "previous": self.previous.to_dict() if self.previous else None,
+            "drifted": list(self.drifted),
+        }
+
+
+# -- windows
+
+
+def subjects(project: Project) -> dict[str, Subject]:
+    """What has baselines: every declared view, every live embedding version, by the name of its baselines."""
+    live = [project.versions.registered(key) for key in project.releases.live().embeddings.values()]
+    views = {of_view(one): one for one in project.catalog.latest.values()}
+    return {**views, **{of_version(one): one for one in live}}
+
+
+def view_window(project: Project, view: FeatureView, *, back: int = 0) -> pa.Table:
+    """The stored features of the newest window of events, or of the one `back` windows before it.
+
+    A computed view is a state and no stream: its window is the newest row of each entity that is still there.
+    """
+    columns = ["event_id", *(one.name for one in view.stored)]
+    if view.compute is not None:
+        return _state(project, view, columns) if not back else view_schema(view).empty_table().select(columns)
+    span = timedelta(days=project.settings.drift.window_days)
+    end = project.clock() - back * span
+    where = f"event_timestamp > {_literal(end - span)} AND event_timestamp <= {_literal(end)}"
+    found = project.tables.read(view_table(view), columns, where)
+    return found if found.num_rows else view_schema(view).empty_table().select(columns)
+
+
+def _literal(moment: datetime) -> str:
+    return f"timestamp '{moment.strftime('%Y-%m-%d %H:%M:%S.%f')}'"
+
+
+def _state(project: Project, view: FeatureView, columns: Sequence[str]) -> pa.Table:
+    keys = list(view.entity.keys)
+    order = ("event_timestamp", "created_timestamp")
+    rows = project.tables.read(view_table(view), [*keys, *order, *columns])
+    if not rows.num_rows:
+        return view_schema(view).empty_table().select(columns)
+    if keys == ["document_id"]:
+        present = project.tables.read("documents", ["document_id"])
+        ids = present["document_id"].combine_chunks() if present.num_rows else pa.array([], pa.string())
+        rows = rows.filter(pc.is_in(rows["document_id"], ids))
+    rows = rows.append_column("place", pa.array(np.arange(rows.num_rows)))
+    newest = rows.sort_by([(name, "ascending") for name in order]).group_by(keys, use_threads=False)
+    places = newest.aggregate([("place", "last")])["place_last"].combine_chunks()
+    return rows.take(places).select(columns)
+
+
+def version_window(project: Project, version: EmbeddingVersion) -> pa.Table:
+    """Rows of a version's table with what drift looks at; of a large table an evenly drawn part."""
+    count = project.tables.count(version.table)
+    columns = [*_SEEN, "row_id"]
+    if not count:
+        return embedding_schema(version.dimension).empty_table().select(columns)
+    share, rng = min(1.0, _SAMPLED / count), np.random.default_rng(0)
+    kept = []
+    for batch in project.tables.batches(version.table, columns):
+        drawn = np.flatnonzero(rng.random(batch.num_rows) < share)
+        kept.append(batch.take(pa.array(drawn)))
+    return pa.Table.from_batches(kept)
+
+
+# -- baselines
+
+
+def _subject(one: Subject) -> str:
+    return of_view(one) if isinstance(one, FeatureView) else of_version(one)
+
+
+def _kinds(one: Subject) -> dict[str, str]:
+    """The columns that are compared, and as what."""
+    if isinstance(one, FeatureView):
+        return {feature.name: feature.kind.value for feature in one.stored}
+    return dict(_KINDS)
+
+
+def _private(one: Subject) -> list[str]:
+    return [feature.name for feature in one.stored if feature.pii] if isinstance(one, FeatureView) else []
+
+
+def _sketched(project: Project, one: Subject, window: pa.Table) -> tuple[Baseline, dict[str, tuple[str, ...]]]:
+    kinds = _kinds(one)
+    pinned = sketch(window.select(list(kinds)), kinds, subject=_subject(one), private=_private(one))
+    return pinned, {} if isinstance(one, FeatureView) else _neighbours(project, one, window)
+
+
+def _neighbours(project: Project, version: EmbeddingVersion, window: pa.Table) -> dict[str, tuple[str, ...]]:
+    """The nearest rows of some evenly drawn ones, as a search finds them now."""
+    picks = np.random.default_rng(1).permutation(window.num_rows)[:_ANCHORS]
+    some = window.select(["row_id", "vector"]).take(pa.array(np.sort(picks)))
+    return dict(_nearest(project, version, some))
+
+
+def _nearest(project: Project, version: EmbeddingVersion, rows: pa.Table) -> Iterable[tuple[str, tuple[str, ...]]]:
+    for name, vector in zip(rows["row_id"].to_pylist(), rows["vector"].to_pylist(), strict=True):
+        array = np.asarray(vector, dtype=np.float32)
+        if np.isfinite(array).all() and array.any():
+            found = project.tables.nearest(version.table, array, _NEAREST + 1, columns=["row_id"])
+            yield name, tuple(one for one in found["row_id"].to_pylist() if one != name)[:_NEAREST]
+
+
+def _window(project: Project, one: Subject) -> pa.Table:
+    return view_window(project, one) if isinstance(one, FeatureView) else version_window(project, one)
+
+
+def pin_first(project: Project, one: Subject) -> Pinned | None:
+    """The subject has a baseline, once there are enough rows; returns what was pinned just now, if anything."""
+    if project.baselines.exists(_subject(one)):
+        return None
+    window = _window(project, one)
+    if window.num_rows < project.settings.drift.min_rows:
+        return None
+    baseline, neighbours = _sketched(project, one, window)
+    return project.baselines.pin(_subject(one), baseline, reason=FIRST, neighbours=neighbours)
+
+
+def pin_live(project: Project) -> list[Pinned]:
+    """Every live embedding version has a baseline, as far as there are rows; returns what was pinned just now."""
+    live = [one for one in subjects(project).values() if not isinstance(one, FeatureView)]
+    return [made for one in live if (made := pin_first(project, one)) is not None]
+
+
+def rebaseline(project: Project, names: Sequence[str], *, reason: str) -> list[Pinned]:
+    """What these subjects look like now is their baseline from now on; without names, all of them. The old ones stay.
+
+    A subject is named by its whole name or by what follows the colon. The level on golden queries of
+    a rebased embedding version is taken anew at its next measurement.
+    """
+    if not reason.strip():
+        message = "a baseline is replaced for a reason; add --reason 'why the new level is right'"
+        raise RequestError(message)
+    known = subjects(project)
+    chosen = [subject_named(known, name) for name in names] if names else list(known)
+    made = []
+    for name in dict.fromkeys(chosen):
+        window = _window(project, known[name])
+        if window.num_rows < project.settings.drift.min_rows:
+            if names:
+                message = f"{name}: the window has {window.num_rows} rows, {project.settings.drift.min_rows} are needed"
+                raise RequestError(message)
+            continue
+        baseline, neighbours = _sketched(project, known[name], window)
+        made.append(project.baselines.pin(name, baseline, reason=reason, neighbours=neighbours))
+        made += _releveled(project, known[name], reason)
+    return made
+
+
+def _releveled(project: Project, one: Subject, reason: str) -> list[Pinned]:
+    if isinstance(one, FeatureView) or not project.baselines.exists(of_golden(one)):
+        return []
+    measured = evaluation.evaluate(project, label=one.label).scores
+    level = dict(zip(measured.query_ids, measured.ndcg.tolist(), strict=True))
+    return [project.baselines.pin(of_golden(one), Baseline(0, subject=of_golden(one)), reason=reason, level=level)]
+
+
+def subject_named(known: Mapping[str, Subject], name: str) -> str:
+    """The subject of that name; `user_profile` or `content` will do where nothing else is called so."""
+    heads = [one for one in known if name in {one, one.partition(":")[2]}]
+    found = heads or [one for one in known if _short(one) == name]
+    if len(found) != 1:
+        raise UnknownNameError(name, known, note="; baselines are kept of these")
+    return found[0]
+
+
+def _short(subject: str) -> str:
+    return subject.partition(":")[2].partition("@")[0].partition("__")[0]
+
+
+def compared(project: Project, one: Subject) -> Compared:
+    """The subject's newest window against its baseline; the first window with enough rows becomes the baseline."""
+    name = _subject(one)
+    window, wanted = _window(project, one), project.settings.drift.min_rows
+    try:
+        pinned = project.baselines.current(name)
+    except (StoreError, SchemaVersionError) as error:
+        return Compared(name, window.num_rows, note=str(error))
+    if pinned is None:
+        if window.num_rows < wanted:
+            note = f"no baseline yet: the window has {window.num_rows} rows, {wanted} are needed"
+            return Compared(name, window.num_rows, note=note)
+        baseline, neighbours = _sketched(project, one, window)
+        pinned = project.baselines.pin(name, baseline, reason=FIRST, neighbours=neighbours)
+        note = f"{window.num_rows:,} rows are the baseline from now on: {pinned.id}"
+        return Compared(name, window.num_rows, pinned, note=note, new=True)
+    return Compared(
+        name, window.num_rows, pinned, _report(project, one, pinned.baseline, window), _previous(project, one, window)
+    )
+
+
+def _report(project: Project, one: Subject, before: pa.Table | Baseline, window: pa.Table) -> Report:
+    options, kinds = project.settings.drift, _kinds(one)
+    ids = None if isinstance(one, FeatureView) else "document_id"
+    return compare(
+        before if isinstance(before, Baseline) else before.select(list(kinds)),
+        window.select([*kinds, *([ids] if ids else [])]),
+        kinds=kinds,
+        private=_private(one),
+        ids=ids,
+        subject=_subject(one) if isinstance(before, Baseline) else None,
+        alpha=options.alpha,
+        min_rows=options.min_rows,
+    )
+
+
+def _previous(project: Project, one: Subject, window: pa.Table) -> Report | None:
+    """This window against the one before: of events the same weekdays, of vectors those that were there before."""
+    wanted = project.settings.drift.min_rows
+    if isinstance(one, FeatureView):
+        before = view_window(project, one, back=1)
+    else:
+        limit = project.clock() - timedelta(days=project.settings.drift.window_days)
+        recent = pc.greater(window["visible_from"], pa.scalar(limit, window["visible_from"].type))
+        before, window = window.filter(pc.invert(recent)), window.filter(recent)
+    if min(before.num_rows, window.num_rows) < wanted:
+        return None
+    return _report(project, one, before, window)
+
+
+# -- vectors
+
+
+@dataclass(frozen=True, slots=True)
+class VectorState:
+    """What a version's vectors are like. Of unmeasured things the value is None.
+
+    `anisotropy` is the mean cosine of two random rows, `expected_anisotropy` that of the baseline;
+    `stability` the share of pinned neighbours, still there, that are neighbours now.
+    """
+
+    key: str
+    health: Health
+    wrong_dimension: int
+    anisotropy: float | None = None
+    expected_anisotropy: float | None = None
+    stability: float | None = None
+    anchors: int = 0
+
+
+def vector_state(project: Project, version: EmbeddingVersion) -> VectorState:
+    """Measure a version's vectors; never raises for what they hold."""
+    window = version_window(project, version)
+    array = _array(window["vector"], version.dimension)
+    held = getattr(window["vector"].type, "list_size", version.dimension)
+    pinned = project.baselines.current(of_version(version))
+    expected = None
+    if pinned is not None and "vector" in pinned.baseline.columns:
+        expected = anisotropy(getattr(pinned.baseline.columns["vector"].sketch, "sample", np.zeros((0, 1))))
+    stability, anchors = _stability(project, version, window, pinned.neighbours if pinned else {})
+    wrong = 0 if held == version.dimension else window.num_rows
+    return VectorState(version.key, vectors.health(array), wrong, anisotropy(array), expected, stability, anchors)
+
+
+def _array(column: pa.ChunkedArray, dimension: int) -> np.ndarray:
+    """The vectors as an array; null rows are NaN."""
+    size = getattr(column.type, "list_size", dimension)
+    out = np.full((len(column), size), np.nan, dtype=np.float32)
+    valid = column.is_valid().to_numpy()
+    if valid.any():
+        flat = [chunk.drop_null().flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        out[valid] = np.concatenate(flat).reshape(-1, size)
+    return out
+
+
+def anisotropy(array: np.ndarray) -> float | None:
+    """The mean cosine of two different rows: near 0 for directions spread evenly, near 1 for a collapsed model.
+
+    >>> anisotropy(np.array([[1.0, 0.0], [2.0, 0.0]]))
+    1.0
+    """
+    wide = np.asarray(array, dtype=np.float64)
+    lengths = vectors.norms(wide)
+    sound = wide[np.isfinite(lengths) & (lengths > 0)]
+    rows = len(sound)
+    if rows < 2:  # noqa: PLR2004 - one row has no other
+        return None
+    total = (sound / vectors.norms(sound)[:, None]).sum(axis=0)
+    return float((total @ total - rows) / (rows * (rows - 1)))
+
+
+def _stability(
+    project: Project, version: EmbeddingVersion, window: pa.Table, pinned: Mapping[str, tuple[str, ...]]
+) -> tuple[float | None, int]:
+    """The mean share of kept neighbours, and of how many rows; neighbours that left the corpus do not count."""
+    if not pinned:
+        return None, 0
+    present = set(project.tables.read(version.table, ["row_id"])["row_id"].to_pylist())
+    some = window.filter(pc.is_in(window["row_id"], pa.array(list(pinned), pa.string())))
+    shares = []
+    for name, now in _nearest(project, version, some.select(["row_id", "vector"])):
+        still = [one for one in pinned[name] if one in present]
+        if still:
+            shares.append(len(set(still) & set(now)) / len(still))
+    return (float(np.mean(shares)), len(shares)) if shares else (None, 0)
+
+
+# -- answers
+
+
+def documents_age(project: Project) -> timedelta | None:
+    """How long ago an ingestion looked at the documents; None before the first."""
+    last = project.logs.last("checks", "`check` = 'has_rows'")
+    return None if last is None else project.clock() - last["at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The live content version on the golden queries, against the level that it reached when it was first measured."""
+
+    key: str
+    ndcg: float
+    recorded: float
+    change: Interval
+    queries: int
+    new: bool = False
+
+    @property
+    def fallen(self) -> bool:
+        """Whether answers are surely worse, and by enough to matter."""
+        return self.change.high < 0 and self.change.value < -_TOLERANCE
+
+
+def golden_level(project: Project) -> Level | None:
+    """Ask the golden queries of the live release; the first answers are the level. None where there is nothing to ask."""
+    live = project.releases.live().embeddings.get("content")
+    if live is None or not project.settings.golden:
+        return None
+    version = project.versions.registered(live)
+    try:
+        scores = evaluation.evaluate(project).scores
+    except GoldenError:
+        if project.changes.golden() is None:
+            return None
+        raise
+    found = dict(zip(scores.query_ids, scores.ndcg.tolist(), strict=True))
+    return _level(project, version, found)
+
+
+def _level(project: Project, version: EmbeddingVersion, found: Mapping[str, float]) -> Level | None:
+    pinned = project.baselines.current(of_golden(version))
+    common = sorted(found.keys() & pinned.level.keys()) if pinned else []
+    if len(found) < _FEWEST_QUERIES:
+        return None
+    # Another golden set has another level; one that grew keeps the level of the queries that it had.
+    if pinned is None or len(common) < _FEWEST_QUERIES:
+        reason = "first measurement" if pinned is None else "the golden set is another one"
+        project.baselines.pin(of_golden(version), Baseline(0, subject=of_golden(version)), reason=reason, level=found)
+        mean = float(np.mean(list(found.values())))
+        return Level(version.key, mean, mean, Interval(0.0, 0.0, 0.0), len(found), new=True)
+    now, before = ([side[one] for one in common] for side in (found, pinned.level))
+    change = paired_bootstrap(now, before, seed=20)
+    return Level(version.key, float(np.mean(now)), float(np.mean(before)), change, len(common))
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """How many of the newest entities of a history have an older row online, or none."""
+
+    view: str
+    entities: int
+    behind: int
+
+    @property
+    def share(self) -> float:
+        """The share that is behind, in [0, 1]."""
+        return self.behind / self.entities if self.entities else 0.0
+
+
+def skew(project: Project, view: FeatureView) -> Skew:
+    """Compare what requests read with what training data would say, on the entities of the newest events."""
+    keys = list(view.entity.keys)
+    rows = project.tables.read(view_table(view), [*keys, "event_timestamp"])
+    if not rows.num_rows:
+        return Skew(view.name, 0, 0)
+    if view.compute is not None and keys == ["document_id"]:
+        present = project.tables.read("documents", ["document_id"])
+        rows = rows.filter(pc.is_in(rows["document_id"], present["document_id"].combine_chunks()))
+    newest = rows.group_by(keys).aggregate([("event_timestamp", "max")])
+    if view.ttl is not None:  # what has expired is rightly gone online
+        newest = newest.filter(pc.greater(newest["event_timestamp_max"], project.clock() - view.ttl))
+    newest = newest.sort_by([("event_timestamp_max", "descending")]).slice(0, _SKEW_ENTITIES)
+    names = list(zip(*(newest[key].to_pylist() for key in keys), strict=True))
+    stored = project.online.read(f"{view.name}@{view.version}", names)
+    times = newest["event_timestamp_max"].cast(pa.int64()).to_pylist()
+    behind = sum(row is None or row.event_micros < at for row, at in zip(stored, times, strict=True))
+    return Skew(view.name, len(names), behind)

@@ -1,0 +1,558 @@
+"""Embedding features: vectors as values of an entity, each kept with the model version that made it.
+
+A vector without its version is a wrong vector waiting to happen, so the version is part of the place:
+online a namespace (`user_activity@1/last_query_embedding/content__minilm__1__...`), offline a table
+(`emb__user_activity_v1_last_query_embedding__content__minilm__1__...`). What `made_from` says decides
+where values come from: a document's own rows in the version's table, a user's questions, or pushed
+rows that name their version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestore.catalog import Catalog
+from lodestore.errors import UnknownModelError, nearest
+from lodestore.logs import Logs
+from lodestore.models import EmbeddingVersion
+from lodestore.online import (
+    JournalEntry,
+    Key,
+    OnlineRow,
+    OnlineStore,
+    decode_payload,
+    encode_columns,
+    encode_payload,
+    moment_of,
+)
+from lodestore.ports import Clock, Embedder, OfflineStore
+from lodestore.spec import Feature, FeatureView, Kind
+from lodestore.tables import MOMENT, in_list, retired
+from lodestore.vectors import checked, normalised
+from lodestore.wire import digest
+
+__all__ = ["HALF_LIFE", "Question", "Rebuilt", "Spaces", "Vector", "namespace", "value_table", "versions_of"]
+
+HALF_LIFE = timedelta(days=7)
+"""After that long a question counts half as much in the mean of a user's questions."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# Entities whose vectors are held in memory at once, and texts of one call of a model.
+_WINDOW = 5_000
+_TEXTS = 256
+_WEIGHT = "weight"
+_TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A vector with the version that made it."""
+
+    version: EmbeddingVersion
+    values: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a user asked: its vector, the version that embedded it, and its text where a rebuild should be possible."""
+
+    vector: np.ndarray[Any, Any]
+    version: EmbeddingVersion
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What became of one embedding feature online, in one version."""
+
+    view: str
+    feature: str
+    version: str
+    written: int
+    removed: int = 0
+    embedded: int = 0
+
+
+# Names
+
+
+def prefix(view: FeatureView, feature: str) -> str:
+    """What the namespaces of every version of the feature begin with."""
+    return f"{view.name}@{view.version}/{feature}/"
+
+
+def namespace(view: FeatureView, feature: str, key: str) -> str:
+    """Where the values of one version are online; `key` is the version's partition key."""
+    return prefix(view, feature) + key
+
+
+def value_table(view: FeatureView, feature: str, key: str) -> str:
+    """The history of the values of one version; questions share one, whatever is made from them."""
+    return f"emb__{view.name}_v{view.version}_{feature}__{key}"
+
+
+def value_schema(view: FeatureView, dimension: int) -> pa.Schema:
+    """The columns of such a history."""
+    keys = zip(view.entity.keys, view.entity.types, strict=True)
+    return pa.schema(
+        [
+            *((key, pa.string() if kind == "string" else pa.int64()) for key, kind in keys),
+            *((name, MOMENT) for name in ("event_timestamp", "created_timestamp", "ingested_at")),
+            ("event_id", pa.string()),
+            (_TEXT, pa.large_string()),
+            ("vector", pa.list_(pa.float32(), dimension)),
+        ]
+    )
+
+
+def versions_of(logs: Logs) -> dict[str, EmbeddingVersion]:
+    """Every registered embedding version, by partition key."""
+    names = ("feature", "model", "version", "chunker", "fingerprint", "dimension")
+    return {str(row["key"]): EmbeddingVersion(*(row[name] for name in names)) for row in logs.rows("models")}
+
+
+def of_kind(view: FeatureView, *made_from: str) -> list[Feature]:
+    """The view's embedding features that are made so."""
+    return [one for one in view.embeddings if one.made_from in made_from]
+
+
+# Vectors in rows
+
+
+def check_vectors(
+    view: FeatureView, rows: Iterable[object], versions: Callable[[], Mapping[str, EmbeddingVersion]] | None
+) -> tuple[dict[str, list[tuple[int, Vector]]], dict[int, list[str]]]:
+    """The vectors of the rows by feature, each with the place of its row, and what is wrong, by row from 1 on."""
+    names = [one.name for one in view.embeddings]
+    known: Mapping[str, EmbeddingVersion] | None = None
+    found: dict[str, list[tuple[int, Vector]]] = {}
+    wrong: dict[int, list[str]] = {}
+    for place, row in enumerate(rows):
+        values = {name: row[name] for name in names if row.get(name) is not None} if isinstance(row, Mapping) else {}
+        for name, value in values.items():
+            known = (versions() if versions else {}) if known is None else known
+            one = _vector_of(view.features[name], value, known)
+            if isinstance(one, str):
+                wrong.setdefault(place + 1, []).append(f"{name}: {one}")
+            else:
+                found.setdefault(name, []).append((place, one))
+    return found, wrong
+
+
+def _vector_of(feature: Feature, value: object, known: Mapping[str, EmbeddingVersion]) -> Vector | str:
+    """The labelled vector, or what is wrong with it."""
+    if feature.made_from:
+        return f"this vector is made from the {feature.made_from}; leave it out of the row"
+    if not isinstance(value, Mapping) or set(value) != {"version", "vector"}:
+        return 'a vector names the version that made it: {"version": "minilm@1", "vector": [...]}'
+    label = value["version"]
+    fitting = [one for one in known.values() if one.feature == feature.space]
+    version = next((one for one in fitting if label in {one.label, one.key, one.fingerprint}), None)
+    if version is None:
+        return f"no version {label!r} of {feature.space}{nearest(str(label), [one.label for one in fitting])}"
+    try:
+        array = np.asarray(value["vector"], dtype=np.float32)
+    except (TypeError, ValueError):
+        return "a vector is a list of numbers"
+    if array.shape != (version.dimension,):
+        return f"a vector of shape {list(array.shape)}; {version.label} has {version.dimension} numbers"
+    if not np.isfinite(array).all() or not array.any():
+        return "NaN or infinite numbers, or only zeros"
+    return Vector(version, array)
+
+
+# The recency-weighted mean
+
+
+def decay(micros: np.ndarray[Any, Any] | int) -> Any:  # noqa: ANN401 - a number or an array of them
+    """How much a question counts that long after it was asked, in (0, 1]."""
+    return np.exp2(-np.maximum(micros, 0) / (HALF_LIFE / _MICROSECOND))
+
+
+def blended(
+    mean: np.ndarray[Any, Any], weight: float, at: int, vector: np.ndarray[Any, Any], when: int
+) -> tuple[np.ndarray[Any, Any], float]:
+    """The mean and its weight with one more question; the order in which questions come does not matter.
+
+    `at` is the time of the newest question in the mean, `when` that of the new one, in microseconds.
+    """
+    newest = max(at, when)
+    old, new = weight * float(decay(newest - at)), float(decay(newest - when))
+    return (mean * old + vector * new) / (old + new), old + new
+
+
+def running_means(micros: np.ndarray[Any, Any], vectors: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], float]:
+    """The mean after each question of one user, in order of time, and the weight at the end."""
+    means = np.empty_like(vectors, dtype=np.float64)
+    mean, weight, at = np.zeros(vectors.shape[1]), 0.0, int(micros[0]) if len(micros) else 0
+    for place, (when, vector) in enumerate(zip(micros.tolist(), vectors, strict=True)):
+        mean, weight = blended(mean, weight, at, vector, when)
+        at, means[place] = when, mean
+    return means, weight
+
+
+# Histories, for training sets
+
+
+def history(
+    offline: OfflineStore, view: FeatureView, feature: Feature, version: EmbeddingVersion, keys: pa.Table
+) -> pa.Table:
+    """The values of the feature in one version for these entities, with the moments from which they hold."""
+    if feature.made_from == "document":
+        return _document_history(offline, view, version, keys)
+    source = _questions(view) if feature.made_from in {"question", "questions"} else feature.name
+    table = value_table(view, source, version.key)
+    found = offline.read(table, where=_among(view, keys)) if offline.count(table) else pa.table({})
+    if not found.num_rows:
+        return value_schema(view, version.dimension).empty_table()
+    found = found.append_column("arrival", found["ingested_at"].cast(MOMENT).cast(pa.int64()))
+    return _mean_history(view, found) if feature.made_from == "questions" else found
+
+
+def _among(view: FeatureView, keys: pa.Table) -> str:
+    """A condition that leaves out the other entities: by the first key alone, for the join looks at all of them."""
+    name, kind = view.entity.keys[0], view.entity.types[0]
+    values = [one for one in pc.unique(keys[name]).to_pylist() if one is not None]
+    if len(values) > _WINDOW:
+        return "true"
+    return in_list(name, values) if kind == "string" else f"{name} IN ({', '.join(map(str, values)) or 'NULL'})"
+
+
+def _mean_history(view: FeatureView, questions: pa.Table) -> pa.Table:
+    """The questions, each with the mean of those up to it in place of its own vector."""
+    ordered = questions.sort_by([(key, "ascending") for key in (*view.entity.keys, "event_timestamp")])
+    vectors = _matrix(ordered["vector"])
+    micros = ordered["event_timestamp"].cast(pa.int64()).to_numpy()
+    made = [running_means(micros[part], vectors[part])[0] for part in _runs(ordered.select(list(view.entity.keys)))]
+    place = ordered.schema.get_field_index("vector")
+    return ordered.set_column(place, "vector", _fixed(np.concatenate(made)))
+
+
+def _runs(keys: pa.Table) -> Iterator[slice]:
+    """The stretches of equal keys of a sorted table."""
+    columns = [column.to_numpy() for column in keys.columns]
+    changes = np.zeros(max(keys.num_rows - 1, 0), dtype=bool)
+    for column in columns:
+        changes |= column[1:] != column[:-1]
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), keys.num_rows]
+    return (slice(low, high) for low, high in pairwise(edges) if high > low)
+
+
+def _document_history(offline: OfflineStore, view: FeatureView, version: EmbeddingVersion, keys: pa.Table) -> pa.Table:
+    """Each document's mean at every moment at which one of its rows came or went."""
+    ids = [one for one in pc.unique(keys[view.entity.key]).to_pylist() if one is not None]
+    times, documents, means = [], [], []
+    for start in range(0, len(ids), _WINDOW):
+        for document, moment, mean in _changes(_spans(offline, version, ids[start : start + _WINDOW])):
+            times.append(moment)
+            documents.append(document)
+            means.append(mean)
+    none = pa.nulls(0, pa.list_(pa.float32(), version.dimension))
+    moments = pa.array(times, pa.int64()).cast(MOMENT)
+    made = pa.concat_arrays([_nullable(means, version.dimension)]) if means else none
+    return pa.table({view.entity.key: pa.array(documents, pa.string()), "event_timestamp": moments, "vector": made})
+
+
+def _spans(offline: OfflineStore, version: EmbeddingVersion, ids: Sequence[str]) -> pa.Table:
+    """The rows of these documents, those that left among them, with the time in which each was visible."""
+    names = ["document_id", "vector", "visible_from"]
+    parts = []
+    for table, until in ((version.table, False), (retired(version.table), True)):
+        if offline.count(table):
+            rows = offline.read(table, [*names, "visible_until"] if until else names, in_list("document_id", ids))
+            parts.append(rows if until else rows.append_column("visible_until", pa.nulls(rows.num_rows, MOMENT)))
+    return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({"document_id": []})
+
+
+def _changes(spans: pa.Table) -> Iterator[tuple[str, int, np.ndarray[Any, Any] | None]]:
+    if not spans.num_rows:
+        return
+    ordered = spans.sort_by("document_id")
+    vectors = _matrix(ordered["vector"])
+    low = ordered["visible_from"].cast(pa.int64()).to_numpy()
+    high = ordered["visible_until"].cast(pa.int64()).fill_null(2**63 - 1).to_numpy()
+    ids = ordered["document_id"]
+    for part in _runs(ordered.select(["document_id"])):
+        for moment in np.unique(np.concatenate([low[part], high[part]])).tolist():
+            there = (low[part] <= moment) & (moment < high[part])
+            if moment < 2**63 - 1:
+                yield ids[part.start].as_py(), moment, _direction(vectors[part][there]) if there.any() else None
+
+
+# Arrays
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    flat = column.combine_chunks().flatten()
+    return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(len(column), -1)
+
+
+def _fixed(vectors: np.ndarray[Any, Any]) -> pa.FixedSizeListArray:
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+def _nullable(vectors: Sequence[np.ndarray[Any, Any] | None], dimension: int) -> pa.Array:
+    return pa.array([None if one is None else one.tolist() for one in vectors], pa.list_(pa.float32(), dimension))
+
+
+def _direction(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return normalised(vectors.mean(axis=0, dtype=np.float64)[None])[0]
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _questions(view: FeatureView) -> str:
+    """The feature under whose name questions are kept: the one that is a question, else the first made from them."""
+    return of_kind(view, "question", "questions")[0].name
+
+
+# In use
+
+
+class Spaces:
+    """Embedding features in the store: noted, derived, published, rebuilt after a change of the model."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        offline: OfflineStore,
+        online: OnlineStore,
+        logs: Logs,
+        clock: Clock,
+        *,
+        embedder: Callable[[EmbeddingVersion], Embedder] | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._offline = offline
+        self._online = online
+        self._logs = logs
+        self._clock = clock
+        self._embedder = embedder
+
+    # -- noting
+
+    def ask(self, view: FeatureView, key: Key, question: Question, *, event_id: bytes, at: datetime) -> bool:
+        """The user's last question and the mean of all are online, and the question is in the journal.
+
+        A question that was noted before changes nothing. Two questions of one user at one moment in two
+        processes may leave one of them out of the mean online, until it is made again from the history.
+        """
+        stamp, version = _micros(at), question.version
+        vector = checked(np.atleast_2d(question.vector), texts=1, dimension=version.dimension, label=version.label)[0]
+        values: dict[str, object] = {_questions(view): vector}
+        values |= {_TEXT: question.text} if question.text else {}
+        row = OnlineRow(stamp, stamp, encode_payload(values), event_id)
+        noted = self._online.write(namespace(view, _questions(view), version.key), [(key, row)], journal=True)
+        if noted.duplicates:
+            return False
+        for feature in of_kind(view, "questions"):
+            self._blend(namespace(view, feature.name, version.key), feature.name, key, vector, stamp)
+        return True
+
+    def _blend(self, place: str, name: str, key: Key, vector: np.ndarray[Any, Any], when: int) -> None:
+        (before,) = self._online.read(place, [key])
+        mean, weight, at = vector.astype(np.float64), 1.0, when
+        if before is not None:
+            held = decode_payload(before.payload)
+            at = max(before.event_micros, when)
+            mean, weight = blended(np.asarray(held[name], np.float64), held[_WEIGHT], before.event_micros, vector, when)
+        payload = encode_payload({name: mean.astype(np.float32), _WEIGHT: weight})
+        self._online.write(place, [(key, OnlineRow(at, _micros(self._clock()), payload))])
+
+    # -- draining
+
+    def drain(self, where: str, entries: Sequence[JournalEntry]) -> bool:
+        """The journalled vectors are in their history; False when nobody declares the namespace any more."""
+        place, _, rest = where.partition("/")
+        feature, _, key = rest.partition("/")
+        name, _, number = place.partition("@")
+        view = self._catalog.views.get((name, int(number)))
+        version = versions_of(self._logs).get(key)
+        if view is None or version is None or feature not in view.features:
+            return False
+        rows = [_history_row(view, feature, one, self._clock()) for one in entries]
+        self._keep(view, feature, version, pa.Table.from_pylist(rows, value_schema(view, version.dimension)))
+        return True
+
+    def _keep(self, view: FeatureView, feature: str, version: EmbeddingVersion, rows: pa.Table) -> int:
+        table = value_table(view, feature, version.key)
+        self._offline.ensure(table, value_schema(view, version.dimension), key="event_id")
+        return self._offline.insert(table, rows, key="event_id") if rows.num_rows else 0
+
+    # -- publishing
+
+    def publish(self, view: FeatureView, live: Mapping[str, str]) -> list[Rebuilt]:
+        """Every embedding feature of the view is online in the live version of its space.
+
+        What another version made is made again: of documents from the version's table, of questions
+        from their texts. Where nothing changed since the last time, nothing is done.
+        """
+        known = versions_of(self._logs)
+        done = []
+        for feature in view.embeddings:
+            key = live.get(feature.space or "")
+            if key is not None:
+                done.append(self._publish(view, feature, _named(known, key)))
+        return done
+
+    def _publish(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> Rebuilt:
+        if feature.made_from == "document":
+            return self._once(view, feature, version, version.table, self._documents)
+        if feature.made_from in {"question", "questions"}:
+            embedded = self._embed_again(view, version)
+            table = value_table(view, _questions(view), version.key)
+            done = self._once(view, feature, version, table, self._values)
+            return Rebuilt(view.name, feature.name, version.label, done.written, done.removed, embedded)
+        return self._once(view, feature, version, value_table(view, feature.name, version.key), self._values)
+
+    def _once(
+        self,
+        view: FeatureView,
+        feature: Feature,
+        version: EmbeddingVersion,
+        table: str,
+        write: Callable[[FeatureView, Feature, EmbeddingVersion], tuple[int, int]],
+    ) -> Rebuilt:
+        """Write the values, unless the table is as it was when they were written last."""
+        place, state = namespace(view, feature.name, version.key), self._state(table)
+        mark = f"spaces/{digest(place)[:32]}"
+        there = next(self._online.scan(place), None) is not None
+        if not state:
+            return Rebuilt(view.name, feature.name, version.label, 0, self._online.drop(place) if there else 0)
+        if there and self._online.get_meta(mark) == state:
+            return Rebuilt(view.name, feature.name, version.label, 0)
+        written, removed = write(view, feature, version)
+        self._online.set_meta(mark, state)
+        return Rebuilt(view.name, feature.name, version.label, written, removed)
+
+    def _state(self, table: str) -> bytes:
+        """What changes when the table does: its rows and its newest arrival; empty for no rows."""
+        rows = self._offline.count(table)
+        if not rows:
+            return b""
+        column = "embedded_at" if "embedded_at" in self._offline.batches(table).schema.names else "ingested_at"
+        newest = [pc.max(batch[column]).as_py() for batch in self._offline.batches(table, [column])]
+        return f"{rows} {_micros(max(one for one in newest if one is not None))}".encode()
+
+    def _documents(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> tuple[int, int]:
+        ids = pc.unique(self._offline.read(version.table, ["document_id"])["document_id"]).to_pylist()
+        place, now, written = namespace(view, feature.name, version.key), _micros(self._clock()), 0
+        for start in range(0, len(ids), _WINDOW):
+            chosen = ids[start : start + _WINDOW]
+            rows = self._offline.read(version.table, ["document_id", "vector"], in_list("document_id", chosen))
+            ordered = rows.sort_by("document_id")
+            vectors, parts = _matrix(ordered["vector"]), list(_runs(ordered.select(["document_id"])))
+            keys: list[Key] = [(ordered["document_id"][part.start].as_py(),) for part in parts]
+            means = np.stack([_direction(vectors[part]) for part in parts])
+            written += self._write(place, feature.name, keys, np.full(len(keys), now), means)
+        kept = {(one,) for one in ids}
+        gone = [key for key, _ in self._online.scan(place) if key not in kept]
+        return written, self._online.delete(place, gone) if gone else 0
+
+    def _write(
+        self,
+        place: str,
+        name: str,
+        keys: list[Key],
+        micros: np.ndarray[Any, Any],
+        vectors: np.ndarray[Any, Any],
+        weights: Sequence[float] = (),
+    ) -> int:
+        columns, features = {name: _fixed(vectors)}, [Feature(Kind.EMBEDDING, name=name)]
+        if weights:
+            columns, features = {**columns, _WEIGHT: pa.array(weights)}, [*features, Feature(Kind.NUMBER, name=_WEIGHT)]
+        created = np.full(len(keys), _micros(self._clock()))
+        payloads = encode_columns(pa.table(columns), features)
+        return self._online.write_columns(place, keys, micros.astype(np.int64), created, payloads).accepted
+
+    def _values(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> tuple[int, int]:
+        """The newest value of each entity, or the mean of its questions, a window of entities at a time."""
+        derived = feature.made_from in {"question", "questions"}
+        table = value_table(view, _questions(view) if derived else feature.name, version.key)
+        place, written, first = namespace(view, feature.name, version.key), 0, view.entity.keys[0]
+        entities = pc.unique(self._offline.read(table, [first])[first]).to_pylist()
+        for start in range(0, len(entities), _WINDOW):
+            chosen = pa.table({first: entities[start : start + _WINDOW]})
+            rows = self._offline.read(table, where=_among(view, chosen))
+            order = [(key, "ascending") for key in (*view.entity.keys, "event_timestamp", "created_timestamp")]
+            ordered = rows.sort_by(order)
+            vectors, micros = _matrix(ordered["vector"]), ordered["event_timestamp"].cast(pa.int64()).to_numpy()
+            parts = list(_runs(ordered.select(list(view.entity.keys))))
+            keys = _keys_at(ordered, view, [part.start for part in parts])
+            ends = micros[[part.stop - 1 for part in parts]]
+            if feature.made_from == "questions":
+                made = [running_means(micros[part], vectors[part]) for part in parts]
+                means = np.stack([one[0][-1] for one in made])
+                written += self._write(place, feature.name, keys, ends, means, [one[1] for one in made])
+            else:
+                newest = vectors[[part.stop - 1 for part in parts]]
+                written += self._write(place, feature.name, keys, ends, newest)
+        return written, 0
+
+    # -- after a change of the model
+
+    def _embed_again(self, view: FeatureView, version: EmbeddingVersion) -> int:
+        """Questions whose texts are kept and whose vectors the version does not have are embedded; how many."""
+        if self._embedder is None:
+            return 0
+        source = _questions(view)
+        stem = value_table(view, source, "")
+        own = value_table(view, source, version.key)
+        have = set(self._offline.read(own, ["event_id"])["event_id"].to_pylist()) if self._offline.count(own) else set()
+        embedded = 0
+        for table in self._offline.names(stem):
+            if table != own:
+                for rows in self._missing(table, have):
+                    have.update(rows["event_id"].to_pylist())
+                    embedded += self._keep(view, source, version, self._embedded(view, version, rows))
+        return embedded
+
+    def _missing(self, table: str, have: set[str]) -> Iterator[pa.Table]:
+        names = [one for one in self._offline.batches(table).schema.names if one != "vector"]
+        for batch in self._offline.batches(table, names, f"{_TEXT} IS NOT NULL"):
+            new = [place for place, one in enumerate(batch["event_id"].to_pylist()) if one not in have]
+            for start in range(0, len(new), _TEXTS):
+                yield pa.Table.from_batches([batch]).take(new[start : start + _TEXTS])
+
+    def _embedded(self, view: FeatureView, version: EmbeddingVersion, rows: pa.Table) -> pa.Table:
+        texts = rows[_TEXT].to_pylist()
+        made = self._embedder(version).embed_queries(texts) if self._embedder is not None else np.empty((0, 0))
+        vectors = _fixed(checked(made, texts=len(texts), dimension=version.dimension, label=version.label))
+        schema = value_schema(view, version.dimension)
+        arrived = pa.array([self._clock()] * rows.num_rows, MOMENT)
+        columns = {**{name: rows[name] for name in rows.column_names}, "vector": vectors, "ingested_at": arrived}
+        return pa.table([columns[name] for name in schema.names], names=schema.names)
+
+
+def _named(known: Mapping[str, EmbeddingVersion], key: str) -> EmbeddingVersion:
+    if key not in known:
+        raise UnknownModelError(key, known)
+    return known[key]
+
+
+def _history_row(view: FeatureView, feature: str, entry: JournalEntry, now: datetime) -> dict[str, Any]:
+    values = decode_payload(entry.row.payload)
+    times = {
+        "event_timestamp": moment_of(entry.row.event_micros),
+        "created_timestamp": moment_of(entry.row.created_micros),
+        "ingested_at": now,
+    }
+    event = entry.row.event_id.decode() if entry.row.event_id else digest([*entry.key, entry.row.event_micros])
+    keys = dict(zip(view.entity.keys, entry.key, strict=True))
+    return {**keys, **times, "event_id": event, _TEXT: values.get(_TEXT), "vector": values[feature].tolist()}
+
+
+def _keys_at(rows: pa.Table, view: FeatureView, places: Sequence[int]) -> list[Key]:
+    return list(zip(*(rows[key].take(pa.array(places)).to_pylist() for key in view.entity.keys), strict=True))

@@ -1,0 +1,179 @@
+"""A recorded context is logged without what is personal, and can be made again."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from lodestore import cli
+from lodestore.errors import RequestError, RetentionError, UnknownContextError
+from lodestore.project import open_project
+from lodestore.replay import replay
+
+QUESTION = "when is a refund paid?"
+
+
+def opened(folder):
+    return open_project(folder)
+
+
+@pytest.fixture
+def project(make_project):
+    """A project with a first release."""
+    return built(make_project())
+
+
+def built(folder):
+    project = open_project(folder)
+    steps = project.pipeline
+    for step in (steps.read_documents, steps.add_templates, steps.cut_chunks, steps.fill_maintained, steps.promote_first):
+        step()
+    for view in steps.views():
+        steps.record(view)
+        steps.publish(view)
+    return project
+
+
+def row_of(project, made):
+    return project.contexts.get(made.context_id)
+
+
+def test_a_recorded_context_is_in_the_log_with_its_parts_and_without_the_question(project):
+    made = project.store.context(QUESTION, user_id="ada", request_id="r1")
+
+    row = row_of(project, made)
+    project.contexts.flush()
+    text = str(project.tables.read("contexts").to_pylist())
+    assert (row.release, row.template_id, row.template_version) == (1, "qa_basic", "1.0.0")
+    assert row.chunks == tuple(hit.chunk_id for hit in made.hits)
+    assert row.features["user_profile:expertise_level"] == "expert"
+    assert (row.weights, row.user_id, row.request_id) == ({"1.0.0": 1.0}, "ada", "r1")
+    assert "refund" not in text
+    assert row_of(project, made) == row
+
+
+def test_a_context_that_is_not_recorded_leaves_nothing_behind(project):
+    before = project.store.online(["user_activity:session_queries_count"], {"user_id": ["ada"]})
+
+    made = project.store.context(QUESTION, user_id="ada", record=False)
+
+    after = project.store.online(["user_activity:session_queries_count"], {"user_id": ["ada"]})
+    assert before.columns == after.columns
+    with pytest.raises(UnknownContextError, match="none is known yet"):
+        row_of(project, made)
+
+
+def test_a_repeated_request_is_counted_and_logged_once(project):
+    made = [project.store.context(QUESTION, user_id="ada", request_id="r1") for _ in range(3)]
+    project.store.context(QUESTION, user_id="ada", request_id="r2")
+    project.contexts.flush()
+
+    counted = project.store.online(["user_activity:session_queries_count"], {"user_id": ["ada"]})
+    assert len({one.context_id for one in made}) == 1
+    assert project.tables.count("contexts") == 2
+    assert counted.columns["user_activity:session_queries_count"] == [2]
+
+
+def test_a_replay_of_what_did_not_change_is_the_same_in_every_part(project):
+    made = project.store.context(QUESTION, user_id="ben")
+
+    again = replay(project, made.context_id[:12], query=QUESTION)
+
+    assert again.same
+    assert again.context.prompt == made.prompt
+    assert [one.name for one in again.parts] == [
+        "query", "variables", "history", "features", "template", "instruction", "chunks", "context", "prompt",
+    ]  # fmt: skip
+
+
+def test_a_replay_is_as_of_then_though_the_user_and_the_documents_have_changed(project, make_project, tmp_path):
+    made = project.store.context(QUESTION, user_id="ben")
+    (tmp_path / "docs" / "billing.md").write_text("# Billing\n\nNothing is ever paid back.\n", encoding="utf-8")
+    later = built(tmp_path)
+    later.store.push("user_profile", [{"user_id": "ben", "event_timestamp": later.clock(), "expertise_level": "expert"}])
+
+    today = later.store.context(QUESTION, user_id="ben", record=False)
+    again = replay(later, made.context_id, query=QUESTION)
+
+    assert today.prompt != made.prompt
+    assert again.same
+    assert again.context.prompt == made.prompt
+
+
+def test_a_replay_with_another_question_says_which_parts_differ(project):
+    made = project.store.context(QUESTION, user_id="ben")
+
+    again = replay(project, made.context_id, query="where is the coffee?")
+
+    differing = [one.name for one in again.parts if not one.same]
+    assert {"query", "chunks", "prompt"} <= set(differing)
+    assert not {"template", "instruction", "features"} & set(differing)
+
+
+def test_a_replay_needs_the_question_unless_the_log_keeps_it(make_project):
+    project = built(make_project("[context]\nlog_queries = true\n"))
+    made = project.store.context(QUESTION, user_id="ben", template="qa_chat", history=["Hello", "Hi"])
+
+    assert replay(project, made.context_id).same
+    assert row_of(project, made).query == QUESTION
+
+
+def test_a_replay_without_the_question_says_how_to_give_it(project):
+    made = project.store.context(QUESTION)
+
+    with pytest.raises(RequestError, match="log_queries is off.*--query"):
+        replay(project, made.context_id)
+
+
+def test_a_replay_whose_table_was_dropped_says_what_is_kept(project):
+    made = project.store.context(QUESTION)
+    project.tables.drop(project.live().version("content").table)
+
+    with pytest.raises(RetentionError, match="whose table is gone"):
+        replay(project, made.context_id, query=QUESTION)
+
+
+def test_the_rows_of_a_process_that_died_are_moved_by_the_next_one(project):
+    made = project.store.context(QUESTION)
+    project.contexts._spool.close()
+
+    other = open_project(project.settings.root)
+    assert other.contexts.get(made.context_id).context_id == made.context_id
+    assert other.contexts.flush() == 1
+    assert not list((other.settings.local / "_contexts").iterdir())
+    assert other.contexts.get(made.context_id).chunks == tuple(hit.chunk_id for hit in made.hits)
+
+
+def test_a_line_that_a_crash_cut_short_is_left_out(project):
+    made = project.store.context(QUESTION)
+    (file,) = (project.settings.local / "_contexts").glob("*.jsonl")
+    with file.open("a", encoding="utf-8") as out:
+        out.write('{"id": "half')
+
+    assert project.contexts.flush() == 1
+    assert [one.context_id for one in project.contexts.newest(5)] == [made.context_id]
+
+
+def test_a_file_whose_writer_lives_is_read_but_not_moved(project):
+    made = project.store.context(QUESTION)
+    other = open_project(project.settings.root)
+
+    assert other.contexts.flush() == 0
+    assert other.contexts.get(made.context_id).context_id == made.context_id
+
+
+def test_the_command_tells_each_part_and_exits_by_it(project, capsys):
+    made = project.store.context(QUESTION, user_id="ben")
+    folder = str(project.settings.root)
+
+    same = cli.run(["replay", made.context_id, "--query", QUESTION, "--config", folder, "--json"])
+    told = capsys.readouterr().out
+    other = cli.run(["replay", made.context_id, "--query", "coffee", "--config", folder])
+    page = capsys.readouterr().out
+
+    assert (same, other) == (0, 1)
+    assert '"same": true' in told
+    assert "DIFFERS" in page
+    assert cli.run(["replay", "nothing", "--config", folder]) == 2
+    shutil.rmtree(project.settings.local / "_contexts", ignore_errors=True)
