@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -49,7 +50,7 @@ def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")[:120]
 
 
-def figures(schema: pa.Schema, rows: int, **more: object) -> dict[str, object]:
+def figures(schema: pa.Schema, rows: int, **more: object) -> dict[str, Any]:
     """Row count and columns under the names that the UI knows, with other figures beside them."""
     return {"dagster/row_count": rows, "dagster/column_schema": columns(schema), **more}
 
@@ -70,7 +71,7 @@ def view_preview(project: Project, view: FeatureView) -> dg.MarkdownMetadataValu
     return table(rows.slice(max(0, rows.num_rows - _PREVIEW_ROWS)).to_pylist())
 
 
-def view_figures(project: Project, view: FeatureView, **more: object) -> dict[str, object]:
+def view_figures(project: Project, view: FeatureView, **more: object) -> dict[str, Any]:
     """Everything that a view's asset shows."""
     rows = project.tables.count(view_table(view))
     return figures(view_schema(view), rows, preview=view_preview(project, view), **more)

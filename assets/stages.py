@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 
@@ -30,7 +31,7 @@ def _version(context: dg.OpExecutionContext, project: Project) -> EmbeddingVersi
     return project.versions.registered(context.partition_key)
 
 
-def built(version: EmbeddingVersion, health: VersionHealth) -> dict[str, object]:
+def built(version: EmbeddingVersion, health: VersionHealth) -> dict[str, Any]:
     """What a version's materialisation shows."""
     facts = {"model": version.label, "dimension": version.dimension, "fingerprint": version.fingerprint[:12]}
     return metadata.figures(embedding_schema(version.dimension), health.rows, coverage=health.coverage, **facts)

@@ -1,7 +1,7 @@
 """The jobs, by what they are for."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -10,7 +10,7 @@ from assets.house import House
 __all__ = ["Job", "jobs"]
 
 # Dagster does not export the class of what define_asset_job() returns.
-Job: TypeAlias = object
+Job: TypeAlias = Any
 
 
 def jobs(house: House, views: list[str], watching: Sequence[dg.AssetChecksDefinition] = ()) -> list[Job]:

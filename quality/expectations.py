@@ -203,6 +203,21 @@ def _great_expectations() -> Any:  # noqa: ANN401 - the module ships no types
     return gx
 
 
+def _context_config() -> Any:  # noqa: ANN401
+    """A context in memory alone: no folder for docs, no analytics, no progress bars."""
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+    return DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        analytics_enabled=False,
+        progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
+    )
+
+
 def validated(
     expectations: Iterable[Expectation],
     table: pa.Table,
@@ -218,8 +233,7 @@ def validated(
     gx = _great_expectations()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+        context = gx.get_context(mode="ephemeral", project_config=_context_config())
         frame = table.to_pandas()
         asset = context.data_sources.add_pandas("lodestore").add_dataframe_asset("rows")
         batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})

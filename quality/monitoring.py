@@ -16,9 +16,9 @@ from quality.bridge import Measured, evaluated, guarded, spec
 
 __all__ = ["monitoring_checks"]
 
-_VECTORS = ("vector_health", "norms", "doubled_vectors", "anisotropy", "neighbours")
+_VECTORS = ("vector_health", "norms", "merged_vectors", "anisotropy", "neighbours")
 _NORM_SPREAD = 0.05  # vectors are normalised by almost every model: any spread at all is news
-_MOST_DOUBLED = 0.2
+_MOST_MERGED = 0.05
 _MOST_COLLAPSED, _RISE = 0.95, 0.2
 _KEPT_NEIGHBOURS = 0.5
 _MOST_BEHIND = 0.01
@@ -139,9 +139,9 @@ def _of_state(state: VectorState, key: dg.AssetKey) -> Iterator[Measured]:
     spread = health.norm_std / health.norm_mean if health.norm_mean else 0.0
     yield _about("norms", state, key, spread <= _NORM_SPREAD, spread, _NORM_SPREAD,
                  f"lengths {health.norm_mean:.4g} +- {health.norm_std:.2g}, from {health.norm_min:.4g} to {health.norm_max:.4g}")  # fmt: skip
-    doubled = health.duplicates / max(1, health.rows)
-    yield _about("doubled_vectors", state, key, doubled <= _MOST_DOUBLED, doubled, _MOST_DOUBLED,
-                 f"{health.duplicates:,} of {health.rows:,} vectors are copies of another")  # fmt: skip
+    merged = state.merged / max(1, health.rows)
+    yield _about("merged_vectors", state, key, merged <= _MOST_MERGED, merged, _MOST_MERGED,
+                 f"{state.merged:,} of {state.texts:,} different texts have the vector of another text")  # fmt: skip
     yield from _directions(state, key)
 
 

@@ -31,6 +31,6 @@ def progress(context: dg.AssetExecutionContext | dg.OpExecutionContext, what: st
             if now - last >= _EVERY:
                 last = now
                 rate = done / (now - started)
-                context.log.info(f"{what}: {done:,} of {of:,}, {rate:,.0f} a second")
+                context.log.info("%s: %s of %s, %.0f a second", what, done, of, rate)
 
         yield tell

@@ -58,7 +58,7 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604, RUF022 - made from the table above, so that the two cannot differ
+__all__ = [  # noqa: PLE0604 - made from the table above, so that the two cannot differ
     "open",
     *sorted(_HOME),
 ]

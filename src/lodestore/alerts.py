@@ -6,6 +6,7 @@ Everything that decides is pure: evaluations and the log's rows in, new rows and
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -293,17 +294,20 @@ def _title(alerts: Sequence[Alert]) -> str:
 
 def send(urls: Sequence[str], title: str, body: str) -> str | None:
     """The message is with every channel; otherwise the kinds of channel that did not take it, never their addresses."""
-    try:
-        import apprise
-    except ImportError as error:
-        message = "alerts need apprise: pip install 'lodestore[dagster]'"
-        raise UnavailableError(message) from error
-    failed = []
-    for url in urls:
-        channel = apprise.Apprise()
-        if not channel.add(url) or not channel.notify(body=body, title=title):
-            failed.append(url.partition("://")[0])
-    return f"{', '.join(failed)} did not take it" if failed else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # apprise imports deprecated modules, some of them as late as here
+        try:
+            import apprise
+        except ImportError as error:
+            message = "alerts need apprise: pip install 'lodestore[dagster]'"
+            raise UnavailableError(message) from error
+        failed = [url for url in urls if not _posted(apprise.Apprise(), url, title, body)]
+    kinds = dict.fromkeys(url.partition("://")[0] for url in failed)
+    return f"{', '.join(kinds)} did not take it" if kinds else None
+
+
+def _posted(channel: Any, url: str, title: str, body: str) -> bool:  # noqa: ANN401 - apprise ships no types
+    return bool(channel.add(url)) and bool(channel.notify(body=body, title=title))
 
 
 class Desk:

@@ -244,9 +244,7 @@ class _Watched:
         if columns is None or "row_id" not in columns:
             return self._store.nearest(name, vector, k, where=where, exact=exact, columns=columns)
         self.vector = vector
-        return self._kept(
-            self._store.nearest(name, vector, k, where=where, exact=exact, columns=[*columns, "vector"])
-        )
+        return self._kept(self._store.nearest(name, vector, k, where=where, exact=exact, columns=[*columns, "vector"]))
 
     def matching(
         self, name: str, query: str, k: int, *, where: str | None = None, columns: Sequence[str] | None = None

@@ -219,4 +219,3 @@ def messages_of(template: PromptTemplate, made: Rendered, history: tuple[Message
         message = f"{template} has no variable history for a text; give a list of turns, or use another template"
         raise RequestError(message)
     return (*made.messages[:-1], *history, made.messages[-1])
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from lodestore import declarations, events, ondemand
 from lodestore.catalog import Catalog
 from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError, nearest
+from lodestore.inputs import Inputs
 from lodestore.locks import Locks
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingVersion
@@ -103,26 +104,6 @@ class OnlineAnswer:
     def _column(self, name: str) -> object:
         column = self.columns[name]
         return [None if one is None else str(one) for one in column] if name in self.wide else jsonable(column)
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a view's compute function may read."""
-
-    store: OfflineStore
-    live_templates: pa.Table | None = field(default=None, repr=False)
-
-    def documents(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The live documents."""
-        return self.store.read("documents", columns)
-
-    def history(self, view: FeatureView) -> pa.Table:
-        """Every recorded row of another view."""
-        return self.store.read(view_table(view))
-
-    def templates(self) -> pa.Table:
-        """The live prompt templates, one row each."""
-        return pa.table({}) if self.live_templates is None else self.live_templates
 
 
 class Features:

@@ -157,7 +157,7 @@ def _state(project: Project, view: FeatureView, columns: Sequence[str]) -> pa.Ta
 def version_window(project: Project, version: EmbeddingVersion) -> pa.Table:
     """Rows of a version's table with what drift looks at; of a large table an evenly drawn part."""
     count = project.tables.count(version.table)
-    columns = [*_SEEN, "row_id"]
+    columns = [*_SEEN, "row_id", "content_hash"]
     if not count:
         return embedding_schema(version.dimension).empty_table().select(columns)
     share, rng = min(1.0, _SAMPLED / count), np.random.default_rng(0)
@@ -329,7 +329,7 @@ def _previous(project: Project, one: Subject, window: pa.Table) -> Report | None
 
 @dataclass(frozen=True, slots=True)
 class VectorState:
-    """What a version's vectors are like. Of unmeasured things the value is None.
+    """What a version's vectors are like. Of unmeasured things the value is None; `texts` counts different ones.
 
     `anisotropy` is the mean cosine of two random rows, `expected_anisotropy` that of the baseline;
     `stability` the share of pinned neighbours, still there, that are neighbours now.
@@ -338,10 +338,17 @@ class VectorState:
     key: str
     health: Health
     wrong_dimension: int
+    texts: int
     anisotropy: float | None = None
     expected_anisotropy: float | None = None
     stability: float | None = None
     anchors: int = 0
+
+    @property
+    def merged(self) -> int:
+        """How many different texts share their vector with another text."""
+        different = self.health.rows - self.health.nan - self.health.infinite - self.health.duplicates
+        return max(0, self.texts - different)
 
 
 def vector_state(project: Project, version: EmbeddingVersion) -> VectorState:
@@ -355,7 +362,16 @@ def vector_state(project: Project, version: EmbeddingVersion) -> VectorState:
         expected = anisotropy(getattr(pinned.baseline.columns["vector"].sketch, "sample", np.zeros((0, 1))))
     stability, anchors = _stability(project, version, window, pinned.neighbours if pinned else {})
     wrong = 0 if held == version.dimension else window.num_rows
-    return VectorState(version.key, vectors.health(array), wrong, anisotropy(array), expected, stability, anchors)
+    return VectorState(
+        version.key,
+        vectors.health(array),
+        wrong,
+        pc.count_distinct(window["content_hash"]).as_py(),
+        anisotropy(array),
+        expected,
+        stability,
+        anchors,
+    )
 
 
 def _array(column: pa.ChunkedArray, dimension: int) -> np.ndarray:

@@ -154,7 +154,12 @@ def _events(store: OfflineStore) -> pa.Table:
     }
     columns |= {name: [None] * renders + [one.get(name) for one in said] for name in _COUNTED}
     types = {"at": MOMENT, "accepted": pa.bool_(), "render": pa.int64()}
-    table = pa.table({name: pa.array(v, types.get(name, pa.float64() if name in _COUNTED else pa.string())) for name, v in columns.items()})
+    table = pa.table(
+        {
+            name: pa.array(v, types.get(name, pa.float64() if name in _COUNTED else pa.string()))
+            for name, v in columns.items()
+        }
+    )
     # An outcome whose context is not in the log yet is counted when it is.
     return table.filter(table["template_id"].is_valid()).sort_by([("at", "ascending")])
 
@@ -213,7 +218,11 @@ def _running(template_id: str, version: str, events: pa.Table) -> list[dict[str,
         means = {name: _mean(totals[name][place], counts[name][place]) for name in said}
         judged, accepted = int(counts["accepted"][place]), round(totals["accepted"][place])
         low, high = wilson(accepted, judged) if judged else (None, None)
-        row: dict[str, Any] = {"renders": int(render[place]), "outcomes": place + 1 - int(render[place]), "judged": judged}
+        row: dict[str, Any] = {
+            "renders": int(render[place]),
+            "outcomes": place + 1 - int(render[place]),
+            "judged": judged,
+        }
         row |= {"accepted": accepted, "acceptance_rate": means.pop("accepted")}
         row |= {"acceptance_low": low, "acceptance_high": high, **means}
         row |= {"template_id": template_id, "version": version, "event_timestamp": events["at"][place].as_py()}

@@ -85,10 +85,10 @@ GUIDE: Mapping[str, Guide] = MappingProxyType({
         "scores are no longer comparable with those of before",
         "lodestore models show",
     ),
-    "doubled_vectors": Guide(
-        "Few rows have exactly the same vector as another row.",
-        "documents that repeat each other, or a model that maps everything to one point",
-        "results repeat themselves",
+    "merged_vectors": Guide(
+        "Different texts have different vectors.",
+        "a model that collapsed, or one that does not know the language of the texts",
+        "these texts cannot be told apart by meaning",
         "lodestore search QUERY --k 20",
     ),
     "anisotropy": Guide(

@@ -46,7 +46,7 @@ class OfflineStore(Protocol):
     """Named Arrow tables that outlive the process."""
 
     def ensure(self, name: str, schema: pa.Schema, *, key: str | None = None) -> None:
-        """The table exists with this schema; `key` is its primary key."""
+        """The table exists with this schema; `key` is its primary key. Columns that it lacks are added, as nulls."""
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of all tables that start so, sorted."""

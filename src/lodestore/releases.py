@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -18,6 +18,9 @@ __all__ = ["NOTHING", "Hold", "Release", "ReleaseLog", "Slot", "SlotKind", "pred
 
 SlotKind = Literal["embedding", "template", "view"]
 _KINDS: tuple[SlotKind, ...] = ("embedding", "template", "view")
+
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,7 +48,7 @@ class Release:
     action: str = ""
     author: str = ""
     reason: str = ""
-    at: datetime = datetime.min.replace(tzinfo=UTC)
+    at: datetime = _NEVER
 
     def _of(self, kind: SlotKind) -> dict[str, Any]:
         return {slot.name: value for slot, value in sorted(self.slots.items()) if slot.kind == kind}

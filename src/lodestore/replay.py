@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lodestore.project import Project
     from lodestore.releases import Release
 
-__all__ = ["Part", "Replay", "replay", "snapshot_of"]
+__all__ = ["Part", "Replay", "replay", "request_of", "snapshot_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Replay:
     def to_json(self) -> dict[str, Any]:
         """The answer of `replay`."""
         parts = [
-            {"part": one.name, "same": one.same} | ({} if one.same else {"was": one.was, "now": one.now, "note": one.note})
+            {"part": one.name, "same": one.same}
+            | ({} if one.same else {"was": one.was, "now": one.now, "note": one.note})
             for one in self.parts
         ]
         head = {"context_id": self.logged.context_id, "at": self.logged.at, "release": self.logged.release}
@@ -68,20 +69,23 @@ def replay(
     they have to be given, and a seal tells whether they are the same.
     """
     logged = project.contexts.get(name)
-    request = _request(logged, query, variables, history)
+    request = request_of(logged, query=query, variables=variables, history=history)
     release = snapshot_of(project, project.releases.generation(logged.release))
     live = replace(release, vectors=PastTables(project.tables, logged.at))
     template = project.templates.get(logged.template_id, logged.template_version)
     user = User(features=logged.features)
-    composed = project.store.composer.compose(
-        live, request, context_id=logged.context_id, user=user, template=template
-    )
+    composed = project.store.composer.compose(live, request, context_id=logged.context_id, user=user, template=template)
     return Replay(logged, composed.context, tuple(_parts(logged, request, composed.context)))
 
 
-def _request(
-    logged: LoggedContext, query: str | None, variables: Mapping[str, object] | None, history: object
+def request_of(
+    logged: LoggedContext,
+    *,
+    query: str | None = None,
+    variables: Mapping[str, object] | None = None,
+    history: object = None,
 ) -> Request:
+    """What was asked for then; what the log does not keep has to be given."""
     asked = query if logged.query is None else logged.query
     if asked is None:
         message = (
@@ -133,7 +137,9 @@ def _parts(logged: LoggedContext, request: Request, made: Context) -> list[Part]
         "features": "personal features are not in the log",
         "context": "a cited chunk has another text or title",
     }
-    given = [Part(name, sealed[name], note=notes.get(name, "")) for name in ("query", "variables", "history", "features")]
+    given = [
+        Part(name, sealed[name], note=notes.get(name, "")) for name in ("query", "variables", "history", "features")
+    ]
     same_template = made.template_hash == logged.template_hash
     return [
         *given,

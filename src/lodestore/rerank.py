@@ -51,7 +51,9 @@ class CrossEncoderReranker:
         pairs = [(query, text) for text in texts]
         made = np.asarray(self._model.predict(pairs, batch_size=_BATCH, show_progress_bar=False), dtype=np.float64)
         if made.shape != (len(texts),) or not np.isfinite(made).all():
-            message = f"context.reranker: {self._folder} gives scores of shape {made.shape}; one finite number is needed"
+            message = (
+                f"context.reranker: {self._folder} gives scores of shape {made.shape}; one finite number is needed"
+            )
             raise ModelError(message)
         return made
 

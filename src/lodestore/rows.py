@@ -79,9 +79,10 @@ def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> C
     values: the same row offered again is known. The value of a personal feature is never part of a problem.
     """
     faults: dict[int, list[str]] = {}
-    given = _mappings(rows, faults)
+    offered = rows if isinstance(rows, Sequence) else list(rows)
+    given = _mappings(offered, faults, view.derive)
     broken = set(faults)
-    readers = _readers(view, now, untyped=any(isinstance(one, TextRow) for one in given))
+    readers = _readers(view, now, untyped=any(isinstance(one, TextRow) for one in offered))
     _unknown_columns(given, readers.keys(), {one.name for one in view.embeddings}, faults)
     columns = {name: _column(name, given, read, faults) for name, read in readers.items()}
     for name in (*view.entity.keys, "event_timestamp"):
@@ -114,11 +115,15 @@ def _readers(view: FeatureView, now: datetime, *, untyped: bool) -> dict[str, _R
     return readers | {one.name: _guarded(one, _reader(one, untyped=untyped)) for one in view.stored}
 
 
-def _mappings(rows: Iterable[object], faults: dict[int, list[str]]) -> list[Mapping[str, Any]]:
+def _mappings(
+    rows: Iterable[object],
+    faults: dict[int, list[str]],
+    derive: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
+) -> list[Mapping[str, Any]]:
     given: list[Mapping[str, Any]] = []
     for place, row in enumerate(rows):
         if isinstance(row, Mapping):
-            given.append(row)
+            given.append(row if derive is None else {**row, **derive(row)})
         else:
             faults[place] = [f"{type(row).__name__} is no row; give an object of columns and values"]
             given.append({})

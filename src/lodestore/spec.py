@@ -311,7 +311,11 @@ def _source(name: str, source: Source | str) -> Source:
 
 @dataclass(frozen=True, slots=True, init=False)
 class FeatureView:
-    """A group of features of one entity that are computed, stored and expire together."""
+    """A group of features of one entity that are computed, stored and expire together.
+
+    `compute` makes all rows of the view from other tables; `derive` gives values to one offered row that
+    follow from its others, before the row is checked.
+    """
 
     name: str
     entity: Entity
@@ -323,6 +327,7 @@ class FeatureView:
     fresh_within: timedelta | None
     upstream: tuple[str, ...]
     compute: Callable[..., Any] | None
+    derive: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None
     doc: str
 
     def __init__(
@@ -338,6 +343,7 @@ class FeatureView:
         fresh_within: timedelta | None = None,
         upstream: Iterable[str] = (),
         compute: Callable[..., Any] | None = None,
+        derive: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         doc: str = "",
     ) -> None:
         _checked_view(name, version, owner, {"ttl": ttl, "fresh_within": fresh_within})
@@ -355,6 +361,7 @@ class FeatureView:
             "fresh_within": fresh_within or ttl,
             "upstream": tuple(upstream),
             "compute": compute,
+            "derive": derive,
             "doc": doc,
         }
         for word, value in values.items():

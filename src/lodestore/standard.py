@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
+from lodestore.errors import RequestError
 from lodestore.outcomes import template_performance, template_version, with_performance
 from lodestore.spec import (
     Entity,
@@ -25,11 +26,12 @@ from lodestore.spec import (
     text,
     timestamp,
 )
+from lodestore.wire import from_rfc3339
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lodestore.features import Inputs
+    from lodestore.inputs import Inputs
 
 __all__ = [
     "INSTRUCTIONS",
@@ -65,14 +67,41 @@ _LENGTHS: Mapping[str, float] = {"beginner": 1.5, "intermediate": 1.0, "expert":
 
 
 def _document_rows(inputs: Inputs) -> pa.Table:
-    """One row per live document."""
+    """One row per live document: what its file says, its summary, and how often it was cited."""
+    import pyarrow as pa
+
     columns = ["document_id", "title", "category", "author", "metadata", "word_count", "ingested_at"]
-    return inputs.documents(columns).rename_columns({"ingested_at": "event_timestamp"})
+    table = inputs.documents(columns)
+    ids, read = table["document_id"].to_pylist(), table["ingested_at"].to_pylist()
+    summaries, accesses = inputs.summaries(document_features), inputs.accesses()
+    counts = [accesses[one].count if one in accesses else 0 for one in ids]
+    # What is told of a document holds from the moment of the newest thing that is told.
+    known = [max(at, accesses[one].last) if one in accesses else at for one, at in zip(ids, read, strict=True)]
+    table = table.drop_columns("ingested_at").append_column("summary", pa.array(map(summaries.get, ids), pa.string()))
+    table = table.append_column("access_count", pa.array(counts, pa.int64()))
+    return table.append_column("event_timestamp", pa.array(known, pa.timestamp("us", tz="UTC")))
 
 
 def _template_rows(inputs: Inputs) -> pa.Table:
     """One row per prompt template: its live version, and how its answers did."""
     return with_performance(inputs.templates(), inputs.store)
+
+
+def _account_age(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The whole days from sign-up to the event, where the row has both moments and no age of its own."""
+    if row.get("account_age_days") is not None or row.get("signed_up_at") is None:
+        return {}
+    try:
+        since, until = (_moment(row[name]) for name in ("signed_up_at", "event_timestamp"))
+    except (KeyError, RequestError):
+        return {}  # the check of the row names what is wrong with them
+    return {} if since is None or until is None else {"account_age_days": max(0, (until - since).days)}
+
+
+def _moment(value: object) -> datetime | None:
+    if isinstance(value, str):
+        return from_rfc3339(value)
+    return value if isinstance(value, datetime) and value.tzinfo is not None else None
 
 
 user_profile = FeatureView(
@@ -82,11 +111,13 @@ user_profile = FeatureView(
     fresh_within=timedelta(hours=2),
     owner="team:personalisation",
     doc="Slow facts about a user.",
+    derive=_account_age,
     features={
         "user_preferences": struct(doc="settings that the user chose"),
         "expertise_level": category("beginner", "intermediate", "expert", doc="how deep answers may go"),
         "preferred_language": text(max_length=35, doc="BCP 47 tag of the language of answers"),
-        "account_age_days": integer(minimum=0, doc="days since sign-up"),
+        "account_age_days": integer(minimum=0, doc="days since sign-up; from signed_up_at where a row leaves it out"),
+        "signed_up_at": timestamp(doc="when the account was made"),
     },
 )
 
@@ -119,9 +150,9 @@ document_features = FeatureView(
         "category": text(),
         "author": text(),
         "metadata": struct(),
-        "summary": text(doc="where a source or a view of your own gives one"),
+        "summary": text(doc="the sentences nearest to the document's centroid"),
         "word_count": integer(minimum=0),
-        "access_count": integer(minimum=0, doc="how often it was read, where somebody counts"),
+        "access_count": integer(minimum=0, doc="in how many recorded contexts it was cited"),
         "content_embedding": embedding("content", made_from="document", doc="normalised mean of the document's chunks"),
         "title_embedding": embedding("title", made_from="document", doc="the vector of the title"),
     },

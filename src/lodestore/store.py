@@ -108,6 +108,8 @@ class Lodestore:
         """
         extras = Extras(per_document, neighbours, highlight, diversity, titles, explain)
         where = condition(filter, mandatory=mandatory)
+        if as_of is None and extras == Extras():
+            return self._live().search(query, k=k, mode=mode, where=where)
         if as_of is None:
             return self._live().find(query, k=k, mode=mode, where=where, extras=extras)
         return self._of_past().search(query, as_of, k=k, mode=mode, where=where, extras=extras)

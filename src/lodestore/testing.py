@@ -143,7 +143,7 @@ class MemoryStore:
     # -- tables
 
     def ensure(self, name: str, schema: pa.Schema, *, key: str | None = None) -> None:
-        """The table exists with this schema; `key` is its primary key, which has no nulls."""
+        """The table exists with this schema, columns that it lacks added; `key` is its primary key without nulls."""
         if not _NAME.fullmatch(name):
             message = f"table {name!r} cannot be made: a name has letters, digits, underscores, hyphens and periods"
             raise StoreError(message)
@@ -151,7 +151,11 @@ class MemoryStore:
             place = schema.get_field_index(key)
             schema = schema.set(place, schema.field(place).with_nullable(False))
         with self._lock:
-            self._tables.setdefault(name, schema.empty_table())
+            table = self._tables.setdefault(name, schema.empty_table())
+            for one in schema:
+                if one.name not in table.column_names:
+                    table = table.append_column(one.with_nullable(True), pa.nulls(table.num_rows, one.type))
+            self._tables[name] = table
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of all tables that start so, sorted."""

@@ -67,6 +67,17 @@ def test_a_table_that_exists_is_left_as_it_is(store):
     assert held(store) == {"a": 1}
 
 
+def test_a_column_that_a_table_lacks_is_added_as_nulls(store):
+    store.append("t", rows(("a", 1)))
+    wider = SCHEMA.append(pa.field("words", pa.list_(pa.string()))).append(pa.field("upto", MOMENT))
+
+    store.ensure("t", wider, key="id")
+
+    found = store.read("t")
+    assert found.schema.names == wider.names
+    assert (found["words"].null_count, found["upto"].null_count, held(store)) == (1, 1, {"a": 1})
+
+
 def test_the_revision_grows_with_every_change_and_only_then(store):
     revisions = [store.revision("t")]
     store.append("t", rows(("a", 1)))

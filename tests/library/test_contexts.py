@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,16 +15,60 @@ from lodestore.project import open_project
 from lodestore.replay import replay
 
 QUESTION = "when is a refund paid?"
+LEVELS = {"ada": "expert", "ben": "beginner"}
+DOCUMENTS = {
+    "billing.md": "# Billing\n\nInvoices are sent on the first of the month. A refund takes five days.\n",
+    "travel.md": "# Travel\n\nTrains are booked at the desk. Flights need the approval of a manager.\n",
+    "kitchen.md": "# Kitchen\n\nThe dishwasher runs at noon. Coffee beans are bought on Fridays.\n",
+}
+SETTINGS = """
+[[documents]]
+name = "handbook"
+uri = "docs/**/*.md"
+
+[[events]]
+name = "users"
+view = "user_profile"
+uri = "users.jsonl"
+
+[features]
+modules = ["lodestore.standard"]
+
+[embedding.features]
+content = "words@1"
+
+[[embedding.models]]
+name = "words"
+version = "1"
+source = "package:wordllama"
+"""
 
 
-def opened(folder):
-    return open_project(folder)
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A project with a first release, built once."""
+    folder = tmp_path_factory.mktemp("contexts") / "project"
+    folder.mkdir()
+    write_project(folder)
+    built(folder)
+    return folder
 
 
 @pytest.fixture
-def project(make_project):
-    """A project with a first release."""
-    return built(make_project())
+def project(original, tmp_path):
+    """A copy of it that a test may change."""
+    return open_project(shutil.copytree(original, tmp_path / "project", symlinks=True))
+
+
+def write_project(folder):
+    (folder / "docs").mkdir()
+    for name, text in DOCUMENTS.items():
+        (folder / "docs" / name).write_text(text, encoding="utf-8")
+    at = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    rows = [{"user_id": name, "event_timestamp": at, "expertise_level": level} for name, level in LEVELS.items()]
+    (folder / "users.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (folder / "lodestore.toml").write_text(SETTINGS, encoding="utf-8")
+    shutil.copytree(Path(__file__).parents[2] / "templates", folder / "templates")
 
 
 def built(folder):
@@ -87,10 +134,11 @@ def test_a_replay_of_what_did_not_change_is_the_same_in_every_part(project):
     ]  # fmt: skip
 
 
-def test_a_replay_is_as_of_then_though_the_user_and_the_documents_have_changed(project, make_project, tmp_path):
+def test_a_replay_is_as_of_then_though_the_user_and_the_documents_have_changed(project):
     made = project.store.context(QUESTION, user_id="ben")
-    (tmp_path / "docs" / "billing.md").write_text("# Billing\n\nNothing is ever paid back.\n", encoding="utf-8")
-    later = built(tmp_path)
+    file = project.settings.root / "docs" / "billing.md"
+    file.write_text("# Billing\n\nNothing is ever paid back.\n", encoding="utf-8")
+    later = built(project.settings.root)
     later.store.push("user_profile", [{"user_id": "ben", "event_timestamp": later.clock(), "expertise_level": "expert"}])
 
     today = later.store.context(QUESTION, user_id="ben", record=False)
@@ -111,8 +159,10 @@ def test_a_replay_with_another_question_says_which_parts_differ(project):
     assert not {"template", "instruction", "features"} & set(differing)
 
 
-def test_a_replay_needs_the_question_unless_the_log_keeps_it(make_project):
-    project = built(make_project("[context]\nlog_queries = true\n"))
+def test_a_replay_needs_no_question_where_the_log_keeps_it(project):
+    with (project.settings.root / "lodestore.toml").open("a", encoding="utf-8") as out:
+        out.write("\n[context]\nlog_queries = true\n")
+    project = open_project(project.settings.root)
     made = project.store.context(QUESTION, user_id="ben", template="qa_chat", history=["Hello", "Hi"])
 
     assert replay(project, made.context_id).same
@@ -122,7 +172,7 @@ def test_a_replay_needs_the_question_unless_the_log_keeps_it(make_project):
 def test_a_replay_without_the_question_says_how_to_give_it(project):
     made = project.store.context(QUESTION)
 
-    with pytest.raises(RequestError, match="log_queries is off.*--query"):
+    with pytest.raises(RequestError, match=r"log_queries is off.*--query"):
         replay(project, made.context_id)
 
 
@@ -176,4 +226,3 @@ def test_the_command_tells_each_part_and_exits_by_it(project, capsys):
     assert '"same": true' in told
     assert "DIFFERS" in page
     assert cli.run(["replay", "nothing", "--config", folder]) == 2
-    shutil.rmtree(project.settings.local / "_contexts", ignore_errors=True)

@@ -344,7 +344,7 @@ def test_a_vector_has_to_name_the_model_that_made_it(http, project):
         {"filter": {"category": {"like": "%"}}},
         {"filter": 7},
         {"version": "words@1"},
-        {"as_of": "2026-01-01T00:00:00Z"},
+        {"as_of": "2026-01-01T00:00:00"},
         {"vector": [1]},
     ],
 )
@@ -669,7 +669,7 @@ def test_without_the_online_store_values_are_null_and_marked(project):
 
         assert told["columns"]["user_profile:expertise_level"] == [None]
         assert told["statuses"]["user_profile:expertise_level"] == ["UNAVAILABLE"]
-        assert told["degraded"] == ["online"]
+        assert told["degraded"] == ["features"]
         assert search(http).status_code == 200
         rows = {"view": "orders", "rows": [order(77, total=1)]}
         assert http.post("/v1/push", json=rows).status_code == 503
@@ -789,7 +789,7 @@ def test_the_command_serves_answers_and_stops_when_it_is_told(project):
             assert client.render("qa_basic", {"context": "a", "question": "b"}).text.endswith("b.")
             assert client.outcome("c", accepted=True)
             assert client.release().embeddings == {"content": "words@1"}
-            assert [one.name for one in client.views()][0] == "document_features"
+            assert client.views()[0].name == "document_features"
             assert client.templates()[0].id == "qa_basic"
             with pytest.raises(UnknownViewError, match="did you mean 'orders'"):
                 client.push("order", [])

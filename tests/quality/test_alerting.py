@@ -81,10 +81,10 @@ class Platform:
 
     def tick(self) -> dg.SensorResult:
         project = open_project(self.folder)
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources={"project": project}
-        )
-        result = check_alerts(context)
+        ) as context:
+            result = check_alerts(context)
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         return result
@@ -122,9 +122,8 @@ def test_off_topic_documents_make_one_message_and_their_going_one_recovery(
     write_letters(docs, 150)
     platform = Platform(folder, instance)
 
-    platform.run("ingest", "features", "monitor")
+    platform.run("ingest")
     platform.tick()
-    channel.taken()
     write_recipes(docs, 50)
     drifted = platform.run("ingest", "monitor")
     platform.tick()

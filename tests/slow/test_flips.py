@@ -50,7 +50,8 @@ def expected(project: Project) -> Answers:
     """What each version answers when nothing moves."""
     out: Answers = {}
     for version in project.versions.all():
-        project.releases.publish({slot_of("content"): version.key}, action="promote", author="test")
+        base = project.releases.live()
+        project.releases.publish({slot_of("content"): version.key}, action="promote", author="test", base=base)
         live = project.live()
         out[version.label] = {query: answer(live, query)[1] for query in QUERIES}
     return out
@@ -99,7 +100,8 @@ def test_no_answer_mixes_two_models_while_the_release_flips_a_thousand_times(mak
         thread.start()
 
     for flip in range(FLIPS):
-        project.releases.publish({slot_of("content"): keys[flip % 2]}, action="promote", author=f"flip {flip}")
+        base = project.releases.live()
+        project.releases.publish({slot_of("content"): keys[flip % 2]}, action="promote", author=f"{flip}", base=base)
     (folder / "stop").touch()
     stop.set()
     for thread in threads:

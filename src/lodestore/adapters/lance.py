@@ -226,13 +226,19 @@ class LanceStore:
     # -- tables
 
     def ensure(self, name: str, schema: pa.Schema, *, key: str | None = None) -> None:
-        """The table exists with this schema; `key` is its primary key."""
+        """The table exists with this schema; `key` is its primary key. Columns that it lacks are added, as nulls."""
+
+        def widen(handle: Any) -> None:  # noqa: ANN401
+            # Asking for the version notices that another process dropped the table of a kept handle.
+            _ = handle.version
+            missing = [one for one in schema if one.name not in handle.schema.names]
+            if missing:
+                handle.add_columns([one.with_nullable(True) for one in missing])
 
         def make() -> None:
             self._handles[name] = self._db.create_table(name, schema=_with_key(schema, key), exist_ok=True)
 
-        # Asking for the version notices that another process dropped the table of a kept handle.
-        self._on(name, "made", lambda handle: handle.version, absent=make)
+        self._on(name, "made", widen, absent=make)
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of all tables that start so, sorted."""

@@ -11,6 +11,7 @@ from lodestore.cli.page import Block, Facts, Table, ago, shares
 from lodestore.cli.session import Session, author, command, group, pairs
 
 if TYPE_CHECKING:
+    from lodestore.preview import Preview
     from lodestore.project import Project
     from lodestore.releases import Release, Slot
 
@@ -97,13 +98,34 @@ def _change(one: Mapping[str, Any]) -> str:
 @command(release)
 @click.argument("a", type=int)
 @click.argument("b", type=int)
-def diff(session: Session, a: int, b: int) -> None:
-    """Show what differs between two releases."""
+@click.option("--replay", type=int, metavar="N", help="Also put N logged or golden questions to both.")
+def diff(session: Session, a: int, b: int, replay: int | None) -> None:
+    """Show what differs between two releases, and with --replay whose citations and prompts change."""
     releases = session.project.releases
-    changes = _changes(session.project, releases.generation(a), releases.generation(b))
+    before, after = releases.generation(a), releases.generation(b)
+    changes = _changes(session.project, before, after)
     rows = [[one["slot"], shares(one["from"]), shares(one["to"])] for one in changes]
-    page = [Table(("slot", f"release {a}", f"release {b}"), rows, empty="nothing differs")]
-    session.show({"from": a, "to": b, "changes": changes}, page)
+    page: list[Block] = [Table(("slot", f"release {a}", f"release {b}"), rows, empty="nothing differs")]
+    value: dict[str, Any] = {"from": a, "to": b, "changes": changes}
+    if replay is not None:
+        from lodestore.preview import preview
+
+        found = preview(session.project, before, after, limit=replay)
+        value["replay"] = found.to_json()
+        page += _preview_page(found)
+    session.show(value, page)
+
+
+def _preview_page(found: Preview) -> Iterator[Block]:
+    counts = {"questions": f"{len(found.changes)}, {found.source}", "cite otherwise": found.citations}
+    yield Facts({**counts, "prompts changed": found.prompts}, title="Replay")
+    rows = [
+        [one.id, one.user_id, ", ".join(one.documents_before), ", ".join(one.documents_after), one.template_after]
+        for one in found.changes
+        if not one.same
+    ]
+    columns = ("question", "user", "cited before", "cited after", "template")
+    yield Table(columns, rows, empty="nothing changes", text=frozenset({"cited before", "cited after"}))
 
 
 @command(release)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lodestore.cli.page import Block, Facts, Table, brief
+from lodestore.cli.page import Block, Facts, Table, ago, brief
 from lodestore.cli.session import Session, command
+from lodestore.wire import rfc3339
 
 if TYPE_CHECKING:
     from lodestore.context import Context
@@ -25,15 +26,33 @@ _MODES = click.Choice(["hybrid", "vector", "text"])
 @click.option("--k", default=10, show_default=True, help="How many chunks.")
 @click.option("--mode", type=_MODES, default="hybrid", show_default=True, help="By meaning, by words, or both.")
 @click.option("--filter", "where", help="Such as: category = 'library' and word_count > 200")
+@click.option("--as-of", help="Search what was there at this moment, such as 2026-01-31 or 2026-01-31T12:00:00Z.")
+@click.option("--by-document", "per_document", type=int, metavar="N", help="One hit a document, with N of its chunks.")
+@click.option("--neighbours", default=0, metavar="N", help="Also the N chunks before and after each hit.")
+@click.option("--highlight", is_flag=True, help="Mark the words that match.")
+@click.option("--diversity", type=float, help="From 0 to 1: pass over what was said already.")
+@click.option("--titles", is_flag=True, default=None, help="Let the titles' own vectors join a hybrid search.")
 @click.option("--explain", is_flag=True, help="Also say how each chunk was found.")
 @click.option("--full", is_flag=True, help="Print whole chunks.")
-def search(session: Session, query: str, k: int, mode: Mode, where: str | None, *, explain: bool, full: bool) -> None:
+def search(
+    session: Session,
+    query: str,
+    k: int,
+    mode: Mode,
+    where: str | None,
+    as_of: str | None,
+    *,
+    full: bool,
+    **extras: Any,  # noqa: ANN401 - those of the facade, by its names
+) -> None:
     """Find the chunks that answer QUERY."""
-    if mode != "text":
+    from lodestore.past import moment_of
+
+    moment = moment_of(as_of) if as_of else None
+    if mode != "text" and moment is None:
         _loaded(session)
-    found = session.project.store.search(query, k=k, mode=mode, filter=where)
-    value = found.to_json() | ({"explain": _explained(session, found, where)} if explain else {})
-    session.show(value, _hits_page(found, value.get("explain"), full=full))
+    found = session.project.store.search(query, k=k, mode=mode, filter=where, as_of=moment, **extras)
+    session.show(found.to_json(), _hits_page(found, full=full))
 
 
 def _loaded(session: Session) -> None:
@@ -41,32 +60,39 @@ def _loaded(session: Session) -> None:
     session.project.live().embed(["ready"])
 
 
-def _explained(session: Session, found: SearchResult, where: str | None) -> dict[str, Any]:
-    from lodestore.filters import parse
-    from lodestore.store import COLUMNS
-
-    version = session.project.live().version("content")
-    return {
-        "table": version.table,
-        "fingerprint": version.fingerprint,
-        "rows": session.project.tables.count(version.table),
-        "filter": parse(where, COLUMNS).sql() if where else None,
-        "ranks": {hit.chunk_id: {"vector": hit.vector_rank, "text": hit.text_rank} for hit in found.hits},
-    }
-
-
-def _hits_page(found: SearchResult, explained: dict[str, Any] | None, *, full: bool) -> Iterator[Block]:
+def _hits_page(found: SearchResult, *, full: bool) -> Iterator[Block]:
     for place, hit in enumerate(found.hits, start=1):
         yield f"{place:>2}. {hit.title or hit.document_id}  {click.style(_score(hit), dim=True)}"
         yield click.style(f"    {hit.document_id}", dim=True)
-        yield "\n".join(f"    {line}" for line in (hit.text.splitlines() if full else [brief(hit.text)]))
-        if explained:
+        for chunk in (hit, *hit.others):
+            yield from _chunk_lines(chunk, full=full)
+        if found.explain:
             yield f"    {_ranks(hit)}"
     if not found.hits:
         yield "Nothing was found."
-    yield f"\n{_counted(found.hits)}, {found.mode}, {found.version}, release {found.release}, {found.took_ms:.0f} ms"
-    if explained:
-        yield Facts({name: value for name, value in explained.items() if name != "ranks"}, title="How")
+    when = f", as of {ago(rfc3339(found.as_of))}" if found.as_of else ""
+    by = f"{found.mode}, {found.version}, release {found.release}{when}, {found.took_ms:.0f} ms"
+    yield f"\n{_counted(found.hits)}, {by}"
+    yield from (click.style(f"({note})", dim=True) for note in found.notes)
+    if found.explain:
+        yield Facts({name: value for name, value in found.explain.items() if name != "ranks"}, title="How")
+
+
+def _chunk_lines(hit: Hit, *, full: bool) -> Iterator[str]:
+    for text in hit.before:
+        yield click.style(f"    ... {brief(text)}", dim=True)
+    text = _marked(hit)
+    yield "\n".join(f"    {line}" for line in (text.splitlines() if full else [brief(text)]))
+    for text in hit.after:
+        yield click.style(f"    ... {brief(text)}", dim=True)
+
+
+def _marked(hit: Hit) -> str:
+    """The text with asterisks around the words that matched."""
+    text = hit.text
+    for start, end in reversed(hit.highlights):
+        text = f"{text[:start]}*{text[start:end]}*{text[end:]}"
+    return text
 
 
 def _counted(hits: Sequence[Hit]) -> str:

@@ -33,6 +33,7 @@ _ROUTES: tuple[tuple[str, str, Handler, str | None], ...] = (
     ("/v1/context", "POST", context.context, "read"),
     ("/v1/push", "POST", features.push_rows, "push"),
     ("/v1/search/batch", "POST", search.search_batch, "read"),
+    ("/v1/why", "POST", search.why, "admin"),
     ("/v1/outcomes", "POST", context.outcome, "push"),
     ("/v1/templates/{id}/render", "POST", context.render_template, "read"),
     ("/v1/views", "GET", features.list_views, "read"),

@@ -8,13 +8,13 @@ from typing import Any
 
 from lodestore.errors import RequestError, UnavailableError
 from lodestore.live import Live
+from lodestore.outcomes import Outcome, Outcomes
 from lodestore.prompts import PromptTemplate, render
 from lodestore.retrieval import MAX_K
 from lodestore.server.body import a_flag, a_number, a_text, a_whole, an_object, parsed
 from lodestore.server.endpoint import Answer, Call, as_json
 from lodestore.server.query import PAGE, page, paged
 from lodestore.server.search import filter_of
-from lodestore.wire import canonical
 
 __all__ = ["context", "list_templates", "outcome", "render_template", "template"]
 
@@ -41,13 +41,11 @@ async def context(call: Call) -> Answer:
 
 def _options(values: Mapping[str, Any], call: Call) -> dict[str, Any]:
     where = filter_of(values, call)
-    variables = dict(an_object(values, "variables", {}))
-    if values.get("history") is not None:
-        variables["history"] = values["history"]
     return {
         "user_id": _an_id(values, "user_id"),
         "template": a_text(values, "template", None),
-        "variables": variables,
+        "variables": an_object(values, "variables", {}),
+        "history": values.get("history"),
         "filter": None if where is None else where.canonical(),
         "k": a_whole(values, "k", None, low=1, high=MAX_K),
         "token_budget": a_whole(values, "token_budget", None, low=1, high=_LARGEST_BUDGET),
@@ -72,8 +70,7 @@ def _made(call: Call, live: Live, query: str, options: Mapping[str, Any]) -> dic
         message = f"search is {state}: {why or 'its tables are being opened'}"
         raise UnavailableError(message)
     told = serving.store(live).context(query, **options).to_json()
-    down = ["online"] if serving.features.down else []
-    return {**told, "degraded": [*told["degraded"], *serving.stale(), *down]}
+    return {**told, "degraded": [*told["degraded"], *serving.stale()]}
 
 
 # -- outcomes
@@ -82,17 +79,11 @@ def _made(call: Call, live: Live, query: str, options: Mapping[str, Any]) -> dic
 async def outcome(call: Call) -> Answer:
     """POST /v1/outcomes: what became of an answer; the same event id counts once."""
     values = parsed(call.body, _OUTCOME)
-    row = {"id": _an_id(values, "event_id", ""), "context_id": _an_id(values, "context_id", "")}
-    if not all(row.values()):
-        message = "an outcome needs the context_id that it is about, and an event_id of its own"
-        raise RequestError(message)
-    said: dict[str, Any] = {
-        "accepted": None if values.get("accepted") is None else a_flag(values, "accepted", default=False)
-    }
-    said |= {name: a_number(values, name, None) for name in ("rating", "latency_ms")}
+    said: dict[str, Any] = {name: a_number(values, name, None) for name in ("rating", "latency_ms")}
+    said["accepted"] = None if values.get("accepted") is None else a_flag(values, "accepted", default=False)
     said["tokens"] = a_whole(values, "tokens", None)
-    row["values"] = canonical({name: value for name, value in said.items() if value is not None}).decode()
-    stored = await call.serving.writing.run(lambda: call.serving.watching.logs.put("outcomes", row))
+    about = Outcome(a_text(values, "context_id"), a_text(values, "event_id"), **said)
+    stored = await call.serving.writing.run(lambda: Outcomes(call.serving.watching.logs).add(about))
     return Answer(as_json({"stored": stored}))
 
 

@@ -11,11 +11,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from lodestore.errors import RequestError, UnavailableError
+from lodestore.errors import RequestError
 from lodestore.features import OnlineAnswer
 from lodestore.live import Live
 from lodestore.online import Written
-from lodestore.push import push
 from lodestore.server.body import a_list, a_text, a_whole, an_object, parsed
 from lodestore.server.endpoint import ARROW, NDJSON, Answer, Call, as_json
 from lodestore.server.problems import HttpError
@@ -81,41 +80,14 @@ def _read(
     call: Call, live: Live, refs: Sequence[str], entities: Mapping[str, Any], inputs: Mapping[str, Any] | None
 ) -> Answer:
     serving = call.serving
-    asked = _by_release(call, live, refs)
-    _check_tenant(call, asked)
-    found = serving.features.online(asked, entities, inputs=inputs, release=live.release.generation)
-    call.view = asked[0].partition(":")[0].partition("@")[0]
-    degraded = [*serving.stale(), *(["online"] if serving.features.down else [])]
-    if asked is not refs:
-        found = _renamed(found, dict(zip(asked, refs, strict=True)))
+    _check_tenant(call, refs)
+    found = serving.features.online(refs, entities, inputs=inputs, release=live.release.generation)
+    call.view = refs[0].partition(":")[0].partition("@")[0]
+    degraded = [*serving.stale(), *(["features"] if serving.features.down else [])]
     generation = live.release.generation
     if b"vnd.apache.arrow" in call.headers.get(b"accept", b""):
         return Answer(_arrow(found), ARROW, release=generation)
     return Answer(_json(found, degraded, call), release=generation)
-
-
-def _by_release(call: Call, live: Live, refs: Sequence[str]) -> Sequence[str]:
-    """The references, pinned to the release's version where another one is declared; mostly the same list."""
-    other = call.serving.other_versions(live)
-    if not other:
-        return refs
-    out = []
-    for one in refs:
-        ref = FeatureRef.parse(one)
-        pin = other.get(ref.view) if ref.version is None else None
-        out.append(one if pin is None else str(FeatureRef(ref.view, ref.feature, pin)))
-    return out
-
-
-def _renamed(found: OnlineAnswer, names: Mapping[str, str]) -> OnlineAnswer:
-    """The answer under the references that were asked for."""
-    return OnlineAnswer(
-        found.release,
-        {names.get(name, name): column for name, column in found.columns.items()},
-        {names[name]: column for name, column in found.statuses.items()},
-        {names[name]: column for name, column in found.event_timestamps.items()},
-        wide=frozenset(names[one] for one in found.wide),
-    )
 
 
 def _check_tenant(call: Call, refs: Sequence[str]) -> None:
@@ -192,14 +164,9 @@ async def push_rows(call: Call) -> Answer:
 def _push(call: Call) -> Written:
     serving = call.serving
     name, rows = _rows(call)
-    view = serving.features.catalog.view(name)
+    serving.features.catalog.view(name)
     call.view = name
-    online = serving.project.online
-    waiting = online.journal_size()
-    if waiting > serving.options.max_journal:
-        message = f"push: {waiting:,} rows wait to be stored; run: lodestore run features, then push again"
-        raise UnavailableError(message)
-    return push(view, rows, online, now=serving.project.clock())
+    return serving.features.push(name, rows)
 
 
 def _rows(call: Call) -> tuple[str, list[Any]]:

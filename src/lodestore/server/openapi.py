@@ -67,6 +67,7 @@ _QUERY = {
     "k": _K,
     "filter": _FILTER,
     "mode": _MODE,
+    "as_of": _MOMENT,
 }
 _DEGRADED = {"degraded": _TEXTS}
 
@@ -100,6 +101,8 @@ def _schemas() -> dict[str, _Schema]:
             "release version mode took_ms hits",
             release=_WHOLE, version=_TEXT, mode=_TEXT, took_ms=_NUMBER, hits=_list(_ref("Hit")), **_DEGRADED,
         ),
+        "WhyRequest": _closed("query document_id", query=_TEXT, document_id=_TEXT, k=_K, filter=_FILTER, mode=_MODE),
+        "Why": _object("release", release=_WHOLE),
         "SearchBatchRequest": _closed("queries", queries=_list(_closed("", **_QUERY)), release=_PINNED),
         "SearchResults": _object("release results", release=_WHOLE, results=_list(_ref("SearchResult"))),
         **_context_schemas(),
@@ -174,6 +177,7 @@ _ROUTES: tuple[tuple[str, str, str, str, str | None, str, tuple[tuple[str, _Sche
     ("/v1/search", "post", "search", "The best chunks for a query.", "SearchRequest", "SearchResult", (), "read"),
     ("/v1/search/batch", "post", "searchBatch", "Many searches by one release.", "SearchBatchRequest", "SearchResults", (), "read"),
     ("/v1/context", "post", "context", "The prompt for a user and a question.", "ContextRequest", "Context", (), "read"),
+    ("/v1/why", "post", "why", "Why a document is not found.", "WhyRequest", "Why", (), "admin"),
     ("/v1/outcomes", "post", "outcome", "What became of an answer.", "OutcomeRequest", "Outcome", (), "push"),
     ("/v1/templates/{id}/render", "post", "renderTemplate", "A template with its values in place.", "RenderRequest", "Rendered", (), "read"),
     ("/v1/views", "get", "listViews", "The declared views.", None, "Views", _PAGE, "read"),

@@ -23,7 +23,6 @@ class ServerOptions:
     max_batch: int = 64
     max_inflight: int = 512
     max_queued: int = 128
-    max_journal: int = 2_000_000
     rows_on_loop: int = 1_000
     search_threads: int = 8
     write_threads: int = 2

@@ -6,7 +6,8 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from lodestore.server.body import a_list, a_text, a_whole, parsed
 from lodestore.server.endpoint import ARROW, Answer, Call, as_json
 from lodestore.server.features import arrow_stream
 from lodestore.store import COLUMNS
+from lodestore.wire import from_rfc3339
 
-__all__ = ["filter_of", "search", "search_batch"]
+__all__ = ["filter_of", "search", "search_batch", "why"]
 
 _SEARCH = frozenset({"query", "vector", "version", "k", "filter", "mode", "as_of", "release"})
 _BATCH = frozenset({"queries", "release"})
+_WHY = frozenset({"query", "document_id", "k", "mode", "filter"})
 _Found = tuple[SearchResult, bytes]
 
 
@@ -39,6 +42,7 @@ class Asked:
     k: int
     mode: Any
     where: Filter | None
+    as_of: datetime | None = None
 
 
 async def search(call: Call) -> Answer:
@@ -91,15 +95,17 @@ def filter_of(values: Mapping[str, Any], call: Call) -> Filter | None:
 
 
 def _asked(values: Mapping[str, Any], call: Call) -> Asked:
-    if values.get("as_of") is not None:
-        message = "as_of is not answered by this server yet; leave it out, or use: lodestore search --as-of"
-        raise RequestError(message)
+    moment = a_text(values, "as_of", None)
+    as_of = None if moment is None else from_rfc3339(moment, "as_of")
     k = a_whole(values, "k", 10)
     vector = values.get("vector")
     where = filter_of(values, call)
     if vector is not None:
         if values.get("query") is not None:
             message = "give a query or a vector, not both"
+            raise RequestError(message)
+        if as_of is not None:
+            message = "a vector is searched as of now; leave out as_of, or give the query itself"
             raise RequestError(message)
         checked_query("vector", k=k, mode="vector")
         return Asked("", _vector(vector), a_text(values, "version", ""), k, "vector", where)
@@ -108,7 +114,7 @@ def _asked(values: Mapping[str, Any], call: Call) -> Asked:
         raise RequestError(message)
     query, mode = a_text(values, "query"), a_text(values, "mode", "hybrid")
     checked_query(query, k=k, mode=mode)
-    return Asked(query, None, "", k, mode, where)
+    return Asked(query, None, "", k, mode, where, as_of)
 
 
 def _vector(value: object) -> tuple[float, ...]:
@@ -132,15 +138,16 @@ async def _find(call: Call, live: Live, asked: Asked) -> tuple[_Found, bytes]:
     version = live.versions.get("content")
     table = None if version is None else serving.table_version(version.table)
     owner = call.caller.id if call.caller.filter is not None else ""
-    key = (live.release.id, table, where, asked.k, asked.mode, asked.query, asked.vector, asked.version, owner)
-    kept = serving.found.get(key) if table is not None else None
+    key = (live.release.id, table, where, owner, asked)
+    keeps = table is not None and asked.as_of is None
+    kept = serving.found.get(key) if keeps else None
     if kept is not None:
         serving.metrics.add("lodestore_cache_total", cache="search", outcome="hit")
         return kept, b"hit"
     found, joined = await serving.finding.run(key, lambda: serving.searching.run(lambda: _made(call, live, asked)))
     outcome = "coalesced" if joined else "miss"
     serving.metrics.add("lodestore_cache_total", cache="search", outcome=outcome)
-    if table is not None and not found[0].degraded and not joined:
+    if keeps and not found[0].degraded and not joined:
         serving.found.put(key, found)
     for part in found[0].degraded:
         serving.metrics.add("lodestore_degraded_total", part=part)
@@ -153,6 +160,10 @@ def _made(call: Call, live: Live, asked: Asked) -> _Found:
         state, why = serving.search_state()
         message = f"search is {state}: {why or 'its tables are being opened'}"
         raise UnavailableError(message)
+    if asked.as_of is not None:
+        where = None if asked.where is None else asked.where.canonical()
+        result = serving.store(live).search(asked.query, k=asked.k, mode=asked.mode, filter=where, as_of=asked.as_of)
+        return result, orjson.dumps([hit.to_json() for hit in result.hits])
     where = None if asked.where is None else asked.where.sql()
     if asked.vector is None:
         result = live.search(asked.query, k=asked.k, mode=asked.mode, where=where)
@@ -162,8 +173,7 @@ def _made(call: Call, live: Live, asked: Asked) -> _Found:
 
 
 def _told(result: SearchResult, hits: bytes, call: Call) -> dict[str, Any]:
-    told: dict[str, Any] = {"release": result.release, "version": result.version, "mode": result.mode}
-    told |= {"took_ms": round(result.took_ms, 3), "hits": orjson.Fragment(hits)}
+    told = {**replace(result, hits=()).to_json(), "hits": orjson.Fragment(hits)}
     degraded = [*result.degraded, *call.serving.stale()]
     return told | ({"degraded": degraded} if degraded else {})
 
@@ -173,3 +183,16 @@ def _arrow(result: SearchResult) -> bytes:
     columns = {name: [getattr(hit, name) for hit in result.hits] for name in names}
     told = {"release": str(result.release), "version": result.version, "mode": result.mode}
     return arrow_stream(pa.table(columns).replace_schema_metadata(told))
+
+
+async def why(call: Call) -> Answer:
+    """POST /v1/why: what keeps a document from being found, or at which place it is."""
+    values = parsed(call.body, _WHY)
+    query, name, mode = a_text(values, "query"), a_text(values, "document_id"), a_text(values, "mode", "hybrid")
+    given, k, live = values.get("filter"), a_whole(values, "k", 10), call.snapshot
+    filter_of(values, call)
+    own, store = call.caller.filter, call.serving.store
+    told = await call.serving.searching.run(
+        lambda: store(live).why(query, name, k=k, mode=mode, filter=given, mandatory=own).to_json()
+    )
+    return Answer(as_json({"release": live.release.generation, **told}))

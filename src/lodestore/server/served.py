@@ -7,16 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 
 from lodestore.errors import ModelError, StoreError, UnavailableError
 from lodestore.features import Features, OnlineAnswer
+from lodestore.grouping import Extras
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
 from lodestore.online import Status
 from lodestore.prompts import PromptTemplate
+from lodestore.releases import Release
 from lodestore.retrieval import Mode, SearchResult
 from lodestore.spec import FeatureRef
 from lodestore.templates import Templates
@@ -26,12 +30,21 @@ __all__ = ["ServedFeatures", "ServedLive", "ServedTemplates"]
 _log = logging.getLogger("lodestore.server")
 # After a failure the online store is left alone for that long, so that a dead one does not slow every request.
 _PAUSE_SECONDS = 1.0
+_PLAIN = Extras()
 
 
 class ServedFeatures(Features):
     """Features whose online store may be away: every value is then null, with the status UNAVAILABLE."""
 
     _down_until = 0.0
+    _known: Mapping[int, Release] = MappingProxyType({})
+
+    def know(self, release: Release) -> None:
+        """Reads by this release need no look into its log."""
+        self._known = {**self._known, release.generation: release}
+
+    def _release(self, generation: int) -> Release:
+        return self._known.get(generation) or super()._release(generation)
 
     @property
     def down(self) -> bool:
@@ -95,30 +108,33 @@ class ServedFeatures(Features):
 class ServedLive(Live):
     """A snapshot whose hybrid search goes on with one side when the other one is down, and says so."""
 
-    def search(
-        self, query: str, *, k: int = 10, mode: Mode = "hybrid", where: str | None = None, feature: str = "content"
+    def find(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        where: str | None = None,
+        feature: str = "content",
+        extras: Extras = _PLAIN,
     ) -> SearchResult:
         """The k best chunks."""
+        look = partial(super().find, query, k=k, where=where, feature=feature, extras=extras)
         try:
-            return super().search(query, k=k, mode=mode, where=where, feature=feature)
-        except ModelError as error:
+            return look(mode=mode)
+        except (ModelError, StoreError) as error:
             if mode != "hybrid":
                 raise
-            _log.warning("searching by text alone: %s", error)
-            found = super().search(query, k=k, mode="text", where=where, feature=feature)
-            return replace(found, degraded=("model",))
-        except StoreError as error:
-            if mode != "hybrid":
-                raise
-            _log.warning("searching by vector alone: %s", error)
-            found = super().search(query, k=k, mode="vector", where=where, feature=feature)
-            return replace(found, degraded=("text",))
+            lost, left = ("model", "text") if isinstance(error, ModelError) else ("text", "vector")
+            _log.warning("searching by %s alone: %s", left, error)
+            found = look(mode=cast("Mode", left))
+            return replace(found, degraded=(*found.degraded, lost))
 
 
 class ServedTemplates(Templates):
     """Templates whose versions are kept once they were read: a version never changes."""
 
-    _known: Mapping[tuple[str, str], PromptTemplate] = {}
+    _known: Mapping[tuple[str, str], PromptTemplate] = MappingProxyType({})
 
     def all(self) -> list[PromptTemplate]:
         """Every stored version, read anew."""

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lodestore.adapters.lance import LanceStore
-from lodestore.chunking import Chunker
 from lodestore.errors import LodestoreError, RetentionError, UnavailableError
 from lodestore.keys import Key, Keys
 from lodestore.live import Live
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingVersion
+from lodestore.outcomes import Outcomes
+from lodestore.past import Past
 from lodestore.releases import Release
 from lodestore.retrieval import SearchResult
 from lodestore.server.access import Access
@@ -35,6 +36,7 @@ from lodestore.server.served import ServedFeatures, ServedLive, ServedTemplates
 from lodestore.server.vectors import QueryVectors, VectorCache
 from lodestore.snapshot import Snapshots
 from lodestore.store import Lodestore
+from lodestore.why import Reasons
 from lodestore.wire import jsonable
 
 if TYPE_CHECKING:
@@ -70,12 +72,10 @@ class Serving:
         self.vectors = VectorCache(limits.vector_bytes)
         self.snapshots = Snapshots(watch=self._watch, warm=self._warm)
         self._models: dict[str, QueryVectors] = {}
-        self._counters: dict[str, Chunker] = {}
         self._versions: Mapping[str, int] = {}
         self._pinned: dict[str, Live] = {}
         self._noted: tuple[Live, float] | None = None
         self._templates: ServedTemplates | None = None
-        self._other_versions: tuple[Live | None, Mapping[str, int]] = (None, {})
         self._noted_at = 0.0
         self._began = time.monotonic()
         self._note_text = b""
@@ -91,9 +91,12 @@ class Serving:
         """Features can be read; release log, keys and models are opened in the background."""
         project = self.project
         catalog, online = project.catalog, project.online
-        # Reading online rows needs no open table; this one connects when it is first used, which is never.
+        # Reading online rows needs no open table; this one connects when it is first used, which is by a push.
         offline = LanceStore(project.settings.store_uri, storage=project.settings.store.storage)
-        self.features = ServedFeatures(catalog, offline, online, Logs(offline, project.clock), project.clock)
+        logs, limit = Logs(offline, project.clock), project.settings.online.journal_limit
+        self.features = ServedFeatures(
+            catalog, offline, online, logs, project.clock, locks=project.locks, journal_limit=limit
+        )
         self.on_loop = project.settings.online.url == "lmdb"
         self._recall(offline)
         for name, work in (("start", self._start), ("models", self._load_models)):
@@ -159,25 +162,15 @@ class Serving:
             self._pinned = {release.id: live}
         return live
 
-    def other_versions(self, live: Live) -> Mapping[str, int]:
-        """The views of which the snapshot has another version than the newest declared one; mostly none."""
-        known, other = self._other_versions
-        if known is not live:
-            declared = self.project.catalog
-            other = {
-                name: version
-                for name, version in live.release.views.items()
-                if (name, version) in declared.views and declared.latest[name].version != version
-            }
-            self._other_versions = (live, other)
-        return other
-
     def _watch(self) -> Release:
         return self.watching.releases.live()
 
     def _made(self, release: Release) -> Live:
-        versions = {feature: self.watching.versions.registered(key) for feature, key in release.embeddings.items()}
-        return ServedLive(release, versions, self._embedder, self.project.tables)
+        self.features.know(release)
+        made = self.watching.snapshot(release)
+        return ServedLive(
+            release, made.versions, self._embedder, self.project.tables, counter=made.counter, weights=made.weights
+        )
 
     def _warm(self, release: Release) -> Live:
         """The snapshot of a release. When searches work now, they must work on it too before it is used."""
@@ -199,13 +192,12 @@ class Serving:
         return found
 
     def _load(self, live: Live) -> None:
-        """The snapshot's model is loaded, its table open, its templates and tokenizer there."""
-        if "content" not in live.versions:
-            return
-        version = live.version("content")
-        self._embedder(version).load()
-        self.project.tables.count(version.table)
-        self.count_tokens(live, ["warm"])
+        """The snapshot's models are loaded, its tables open, its tokenizer there."""
+        for version in live.versions.values():
+            self._embedder(version).load()
+            self.project.tables.count(version.table)
+        if "content" in live.versions:
+            live.count_tokens(["warm"])
 
     def _load_models(self) -> None:
         """Whatever model the snapshot needs is loaded; one that fails is tried again after a while."""
@@ -232,15 +224,6 @@ class Serving:
             return "ready", ""
         return ("loading", f"{version.label} is being loaded") if model.trouble is None else ("degraded", model.trouble)
 
-    def count_tokens(self, live: Live, texts: Any) -> list[int]:  # noqa: ANN401 - a sequence of texts
-        """Tokens of the texts, by the tokenizer of the snapshot's content model."""
-        version = live.version("content")
-        counter = self._counters.get(version.fingerprint)
-        if counter is None:
-            counter = Chunker(self.watching.versions.identity(version.label), self.project.settings.chunks)
-            self._counters[version.fingerprint] = counter
-        return counter.count(texts)
-
     # -- the in-process store
 
     def templates(self) -> ServedTemplates:
@@ -251,17 +234,31 @@ class Serving:
 
     def store(self, live: Live) -> Lodestore:
         """The store as applications use it, over this snapshot; for a thread."""
-        context = self.project.settings.context
+        watching, sources = self.watching, [one.name for one in self.project.settings.documents]
         return Lodestore(
             live=lambda: live,
             features=lambda: self.features,
             templates=self.templates(),
-            releases=self.watching.releases,
-            count_tokens=lambda texts: self.count_tokens(live, texts),
+            releases=watching.releases,
             clock=self.project.clock,
-            template=context.template,
-            k=context.k,
-            token_budget=context.token_budget,
+            options=self.project.settings.context,
+            reranker=watching.reranker,
+            contexts=watching.contexts,
+            outcomes=Outcomes(watching.logs),
+            past=self._past,
+            reasons=lambda: Reasons(self.project.tables, watching.corpus, live=lambda: live, sources=sources),
+        )
+
+    def _past(self) -> Past:
+        settings = self.project.settings
+        return Past(
+            self.project.tables,
+            self.watching.releases,
+            registered=self.watching.versions.registered,
+            embedder=self._embedder,
+            clock=self.project.clock,
+            keep=timedelta(days=settings.retention.days),
+            weights=settings.search.weights,
         )
 
     def table_version(self, table: str) -> int | None:
@@ -332,6 +329,7 @@ class Serving:
         if note["uri"] != self.project.settings.store_uri:
             return
         release = Release.from_row({**note["release"], "at": datetime.fromisoformat(note["release"]["at"])})
+        self.features.know(release)
         self._noted = (ServedLive(release, {}, self._embedder, offline), told["at"])
         self.access.use([_key(row) for row in note["keys"]])
 
