@@ -64,9 +64,8 @@ def _online(house: House, views: list[dg.AssetKey]) -> dg.AssetsDefinition:
     def online(config: Backfill, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
         drained = project.features.drain()
         done = publish(project, start=config.start, end=config.end, views=config.views)
-        facts = {"dagster/row_count": sum(one.keys for one in done.views), "drained": drained}
-        return dg.MaterializeResult(
-            metadata={**facts, "views": metadata.table(done.views), "vectors": metadata.table(done.vectors)}
-        )
+        tables = {"views": metadata.table(done.views), "vectors": metadata.table(done.vectors)}
+        rows = sum(one.keys for one in done.views)
+        return dg.MaterializeResult(metadata={"dagster/row_count": rows, "drained": drained, **tables})
 
     return online

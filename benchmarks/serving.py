@@ -1,4 +1,4 @@
-"""How fast one worker serves, beside a bare Starlette, LMDB and orjson sketch in the same run.
+"""How fast one worker serves, beside a bare Starlette, LMDB and orjson sketch, and bare LanceDB, in the same run.
 
     python benchmarks/serving.py [--seconds 3] [--connections 8]
 
@@ -9,6 +9,7 @@ beside them: the figures are for comparison, the ratios are what counts.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -19,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +183,35 @@ def feature_bodies(rows: int) -> list[dict[str, Any]]:
     ]
 
 
+def bare_search(root: Path, options: argparse.Namespace) -> Measured:
+    """LanceDB alone, called by as many threads as wrk has connections; each query is another one."""
+    from lodestore.project import open_project
+
+    project = replace(open_project(root), consistency=timedelta(seconds=1))
+    live = project.live()
+    table = live.version("content").table
+    vectors = live.embed([f"topic {n} of case {n * 7}" for n in range(200)])
+    end = time.perf_counter() + options.seconds
+
+    def look(thread: int) -> list[float]:
+        took = []
+        for n in itertools.count(thread):
+            began = time.perf_counter()
+            if began > end:
+                return took
+            project.tables.nearest(
+                table, vectors[n % len(vectors)], 5, columns=("row_id", "document_id", "title", "text")
+            )
+            took.append((time.perf_counter() - began) * 1000)
+        return took
+
+    with ThreadPoolExecutor(options.connections) as pool:
+        took = sorted(itertools.chain.from_iterable(pool.map(look, range(options.connections))))
+    return Measured(len(took) / options.seconds, took[len(took) // 2], took[len(took) * 99 // 100], 0)
+
+
 def run(root: Path, options: argparse.Namespace) -> dict[str, Measured]:
-    found = {}
+    found = {"sketch: vector search, each new": bare_search(root, options)}
     port = free_port()
     sketch = [sys.executable, "-m", "uvicorn", "sketch_app:app", "--port", str(port), "--no-access-log"]
     with running(sketch, port, "/", root):

@@ -15,12 +15,15 @@ from lodestore.project import open_project
 from lodestore.settings import Settings
 from orchestration.acts import acts
 from orchestration.alerting import alert_sensors
+from orchestration.draining import draining
 from orchestration.jobs import jobs
 from orchestration.monitoring import baseline_jobs
 from orchestration.schedules import schedules
 from orchestration.sensors import sensors
 from quality.corpus import corpus_checks
 from quality.monitoring import monitoring_checks
+from quality.retrieval import retrieval_checks
+from quality.skew import skew_checks
 from quality.suites import suites
 from quality.views import view_checks
 from resources.project import ProjectResource
@@ -38,7 +41,7 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
     project, house = open_project(path), House(tuple(key_prefix))
     settings: Settings = project.settings
     views = list(project.catalog.latest.values())
-    watching = [*monitoring_checks(house, views), *suites(house, views)]
+    watching = [*monitoring_checks(house, views), *retrieval_checks(house), *suites(house, views)]
     return dg.Definitions(
         assets=[
             *corpus_assets(house, settings.documents),
@@ -48,10 +51,10 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
             *serving_assets(house, views),
             *monitoring_assets(house, views),
         ],
-        asset_checks=[*corpus_checks(house), *view_checks(house, views), *watching],
-        jobs=[*jobs(house, [one.name for one in views], watching), *acts(), *baseline_jobs()],
+        asset_checks=[*corpus_checks(house), *view_checks(house, views), *skew_checks(house), *watching],
+        jobs=[*jobs(house, [one.name for one in views], watching), *acts(), *baseline_jobs(), *draining()[0]],
         schedules=schedules(),
-        sensors=[*sensors(), *alert_sensors()],
+        sensors=[*sensors(), *alert_sensors(), *draining()[1]],
         resources={"project": ProjectResource(path=path)},
     )
 

@@ -29,7 +29,7 @@ def drain() -> None:
 
 
 @dg.sensor(
-    job=drain,
+    job_name="drain",
     minimum_interval_seconds=_EVERY_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts a draining run when pushed rows wait for their history and none is under way.",

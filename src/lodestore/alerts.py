@@ -335,7 +335,7 @@ class Desk:
     def _after(self, since: datetime | None) -> str | None:
         if since is None:
             return None
-        return f"at > timestamp '{(since - _OVERLAP).strftime('%Y-%m-%d %H:%M:%S.%f')}'"
+        return f"`at` > timestamp '{(since - _OVERLAP).strftime('%Y-%m-%d %H:%M:%S.%f')}'"
 
     def _alerts(self) -> list[Alert]:
         return alerts_of(self._logs.rows("alerts"))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from lodestore import golden as goldens
 from lodestore import rollout
 from lodestore.canary import Canaries, CanaryReading
-from lodestore.chunking import Chunker
+from lodestore.chunking import Chunker, ready
 from lodestore.errors import BudgetError, GateError, GoldenError, RetentionError
 from lodestore.gate import GateOptions, GateReport, Measured, Verdict, compared, judge, mean_overlap
 from lodestore.golden import GoldenSet
@@ -128,6 +128,8 @@ class Changes:
         hashes = gap["content_hash"]
         known = self._cached_hashes(version)
         missing = gap.filter(pc.invert(pc.is_in(hashes, known)))
+        if ready(version.chunker):
+            missing = missing.slice(0, 0)  # the documents bring their vectors
         tokens = pc.sum(missing["n_tokens"]).as_py() or 0
         seconds = self._seconds(version, missing) if missing.num_rows else 0.0
         made = Plan(
@@ -209,8 +211,10 @@ class Changes:
 
     # -- measuring
 
-    def canary(self, version: EmbeddingVersion) -> CanaryReading:
-        """How near the running model is to the registered one."""
+    def canary(self, version: EmbeddingVersion) -> CanaryReading | None:
+        """How near the running model is to the registered one; None where no model runs."""
+        if ready(version.chunker):
+            return None
         return self._canaries.read(version, self._embedder(version))
 
     def golden(self) -> GoldenSet | None:
@@ -245,7 +249,7 @@ class Changes:
             canary=self.canary(version),
             index_recall=self.index_recall(version),
             metrics=metrics,
-            queries=len(golden.judged) if golden else 0,
+            queries=len(golden.judged) if golden and ours and theirs else 0,
             options=self._options,
             overlap_at_10=share,
             latency_ms={"candidate": ours.latency_p50, "live": theirs.latency_p50} if ours and theirs else {},
@@ -261,7 +265,7 @@ class Changes:
         return self._versions.registered(key) if key and key != version.key else None
 
     def _ranked(self, version: EmbeddingVersion | None, golden: GoldenSet | None) -> Ranked | None:
-        if version is None or golden is None or not golden.judged:
+        if version is None or golden is None or not golden.judged or ready(version.chunker):
             return None
         return ranked(self._vectors, version, self._embedder(version), golden, where=self._where)
 

@@ -23,6 +23,8 @@ _HEADROOM = 24
 _SHORTEST = 16
 # The chunker of features that are embedded whole, such as titles.
 WHOLE = "whole"
+# The chunker of models whose vectors come with the documents: one row a document, nothing is cut.
+READY = "ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,11 @@ class Chunker:
                 self.limit is not None and n_tokens > self.limit,
                 hash_text(embedded),
             )
+
+
+def ready(name: str) -> bool:
+    """Whether a chunker's id says that the documents bring their vectors."""
+    return name == READY
 
 
 def whole(name: str) -> bool:

@@ -300,6 +300,7 @@ def _document_rows(documents: Sequence[Document], now: datetime) -> pa.Table:
             **{one.name: getattr(document, one.name) for one in fields(document) if one.name in DOCUMENTS.names},
             "metadata": dumps(document.metadata),
             "ingested_at": now,
+            "ready_vector": document.vector,
         }
         for document in documents
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from lodestore.tables import MOMENT, in_list
 if TYPE_CHECKING:
     from lodestore.live import Live
 
-__all__ = ["CHUNK_COLUMNS", "build", "leaks", "write"]
+__all__ = ["CHUNK_COLUMNS", "build", "leaks"]
 
 History = Callable[[pa.Table, Sequence[str]], pa.Table]
 """Entities with an event_timestamp -> the same with a column for each feature, as `historical` makes it."""
@@ -82,7 +81,9 @@ def _checked(questions: pa.Table) -> pa.Table:
         raise RequestError(message)
     moments = questions["event_timestamp"]
     if not pa.types.is_timestamp(moments.type) or moments.type.tz is None or moments.null_count:
-        message = f"event_timestamp is {moments.type} with {moments.null_count} nulls; give a moment with a zone in every row"
+        message = (
+            f"event_timestamp is {moments.type} with {moments.null_count} nulls; give a moment with a zone in every row"
+        )
         raise RequestError(message)
     place = questions.schema.get_field_index("event_timestamp")
     return questions.set_column(place, "event_timestamp", moments.cast(MOMENT))
@@ -120,11 +121,3 @@ def leaks(dataset: pa.Table) -> int:
     """How many rows hold a chunk that nobody could have found yet when the question was asked; 0 is right."""
     late = pc.greater(dataset["visible_from"], dataset["event_timestamp"]).fill_null(fill_value=False)
     return int(pc.sum(late).as_py() or 0)
-
-
-def write(dataset: pa.Table, path: Path) -> None:
-    """The dataset is a Parquet file."""
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(dataset, path, compression="zstd")

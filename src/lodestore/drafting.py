@@ -31,10 +31,7 @@ _QUESTIONS = (
     "can somebody help with {0}",
 )
 _COMMON = frozenset(
-    "a about after all also an and any are as at be because been before but by can could did do does each for from had "
-    "has have he her here his how i if in into is it its may more most must no not of on one only or other our out over "
-    "she should so some such than that the their them then there these they this those to under up use used was we were "
-    "what when where which while who will with would you your".split()
+    ["a", "about", "after", "all", "also", "an", "and", "any", "are", "as", "at", "be", "because", "been", "before", "but", "by", "can", "could", "did", "do", "does", "each", "for", "from", "had", "has", "have", "he", "her", "here", "his", "how", "i", "if", "in", "into", "is", "it", "its", "may", "more", "most", "must", "no", "not", "of", "on", "one", "only", "or", "other", "our", "out", "over", "she", "should", "so", "some", "such", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "under", "up", "use", "used", "was", "we", "were", "what", "when", "where", "which", "while", "who", "will", "with", "would", "you", "your"]
 )
 _FEWEST_WORDS = 3
 _MOST_WORDS = 9
@@ -99,7 +96,7 @@ def _shuffled(pairs: Sequence[tuple[str, str]], random: np.random.Generator) -> 
     """In a random order in which each document comes once before any comes twice."""
     once = list(dict.fromkeys(pairs))
     turn: Counter[str] = Counter()
-    keyed = []
+    keyed: list[tuple[int, int, tuple[str, str]]] = []
     for place in random.permutation(len(once)):
         text, owner = once[place]
         turn[owner] += 1
@@ -180,5 +177,3 @@ def write(drafted: Sequence[Drafted], queries: Path, qrels: Path) -> None:
     queries.write_text("\n".join(lines) + "\n", encoding="utf-8")
     judged = [f"{one.query_id}\t{one.document_id}\t1" for one in drafted]
     qrels.write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n", encoding="utf-8")
-
-

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from lodestore import golden
 from lodestore.errors import GoldenError, nearest
-from lodestore.golden import GoldenSet
+from lodestore.golden import GoldenQuery, GoldenSet
 from lodestore.metrics import Scores
 from lodestore.project import Project
 from lodestore.ranking import ranked
@@ -30,13 +33,46 @@ class Evaluation:
     scores: Scores
     unjudged: int
     latency_ms: float
+    asked: GoldenSet | None = None
+    found: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def segments(self) -> dict[str, Scores]:
+        """The scores of each segment that the queries name."""
+        members: dict[str, list[str]] = {}
+        for query in self.asked.judged if self.asked else ():
+            if query.segment is not None:
+                members.setdefault(query.segment, []).append(query.query_id)
+        return {name: self.scores.only(ids) for name, ids in sorted(members.items())}
+
+    def worst(self, count: int = 5) -> list[dict[str, Any]]:
+        """The queries with the lowest nDCG, the worst first: what they ask, what they want, what they got."""
+        queries = {query.query_id: query for query in self.asked.judged} if self.asked else {}
+        order = np.argsort(self.scores.ndcg, kind="stable")
+        ranked = [(self.scores.query_ids[place], float(self.scores.ndcg[place])) for place in order]
+        return [self._told(queries[one], value) for one, value in ranked[:count] if one in queries and value < 1]
+
+    def _told(self, query: GoldenQuery, value: float) -> dict[str, Any]:
+        judged = self.asked.judgements[query.query_id] if self.asked else {}
+        told: dict[str, Any] = {"id": query.query_id, "text": query.text, f"ndcg@{self.scores.k}": value}
+        told |= {"segment": query.segment, "wanted": [one for one, grade in judged.items() if grade > 0]}
+        return told | {"found": list(self.found.get(query.query_id, ()))[:3]}
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `evaluate`."""
         out: dict[str, Any] = {"release": self.release, "version": self.version, "mode": self.mode}
         out |= {"golden": self.golden, "queries": len(self.scores), "unjudged": self.unjudged}
         out |= {name: one.to_json() for name, one in self.scores.summary(seed=_SEED).items()}
-        return out | {"latency_ms": {"p50": round(self.latency_ms, 3)}}
+        out |= {"latency_ms": {"p50": round(self.latency_ms, 3)}}
+        segments = {name: _summary(scores) for name, scores in self.segments.items()}
+        return out | {"segments": segments, "worst": self.worst()}
+
+
+def _summary(scores: Scores) -> dict[str, Any]:
+    return {
+        "queries": len(scores),
+        **{name: one.to_json() for name, one in scores.summary(seed=_SEED).items()},
+    }
 
 
 def golden_set(project: Project, name: str | None = None) -> GoldenSet:
@@ -66,6 +102,12 @@ def evaluate(
     if not asked.judged:
         message = f"golden set {asked.name!r} has no judged query; write judgements into its qrels"
         raise GoldenError(message)
-    found = ranked(project.tables, version, project.embedder(version), asked, where=compiled, mode=mode)
+    weights, titles = live.weights, None
+    if mode == "hybrid" and weights.title and "title" in live.versions:
+        titles = (live.versions["title"], project.embedder(live.versions["title"]))
+    found = ranked(
+        project.tables, version, project.embedder(version), asked,
+        where=compiled, mode=mode, weights=weights, titles=titles,
+    )  # fmt: skip
     counts = (found.scores(asked), len(asked.unjudged), found.latency_p50)
-    return Evaluation(live.release.generation, version.label, mode, asked.name, *counts)
+    return Evaluation(live.release.generation, version.label, mode, asked.name, *counts, asked, found.documents)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore import declarations, events, ondemand
+from lodestore import declarations, events, ondemand, skew
 from lodestore.catalog import Catalog
 from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError, nearest
 from lodestore.inputs import Inputs
@@ -37,7 +37,7 @@ from lodestore.online import (
     moment_of,
 )
 from lodestore.ports import Clock, OfflineStore
-from lodestore.push import JOURNAL_LIMIT, push
+from lodestore.push import JOURNAL_LIMIT, note_newest, push
 from lodestore.releases import NOTHING, Release, ReleaseLog
 from lodestore.rows import check_rows
 from lodestore.spaces import Question, Spaces, namespace, prefix, versions_of
@@ -50,6 +50,7 @@ __all__ = ["Features", "Inputs", "OnlineAnswer", "Published", "Recorded"]
 _log = logging.getLogger("lodestore.features")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_LOOKED_UP_FOR = 1_000_000
 # The most rows that are held in memory at once.
 _ROWS_PER_STEP = 50_000
 # Why a row is in the log of rejects, which documents share, and that it no longer is.
@@ -119,6 +120,7 @@ class Features:
         *,
         locks: Locks | None = None,
         journal_limit: int = JOURNAL_LIMIT,
+        skew_every: int = skew.EVERY,
     ) -> None:
         self.catalog = catalog
         self._offline = offline
@@ -128,6 +130,9 @@ class Features:
         self._locks = locks
         self._journal_limit = journal_limit
         self._agreed: list[FeatureView] = []
+        self._skew_every = skew_every
+        self._reads = 0
+        self._newest: dict[str, tuple[int, int]] = {}
         self._spaces = Spaces(catalog, offline, online, logs, clock)
         # A release never changes, so that what is to be read for a list of references is found once.
         self._plan: Callable[[tuple[str | FeatureRef, ...], int], _Plan] = lru_cache(1_024)(self._planned)
@@ -336,6 +341,7 @@ class Features:
         stamps = [table[name].cast(pa.int64()).to_numpy() for name in ("event_timestamp", "created_timestamp")]
         payloads = encode_columns(table, list(view.stored))
         done = self._online.write_columns(_namespace(view), keys, stamps[0], stamps[1], payloads)
+        note_newest(self._online, _namespace(view), int(stamps[0].max()))
         return done.accepted, done.late
 
     def withdraw(self, view: FeatureView, present: Iterable[Key]) -> int:
@@ -363,6 +369,9 @@ class Features:
             self._read(group, asked, now, read)
         for vector in plan.vectors:
             self._read_vectors(vector, asked, now, read)
+        self._reads += 1
+        if self._skew_every and rows and plan.groups and self._reads % self._skew_every == 0:
+            self._sample(plan.groups[self._reads // self._skew_every % len(plan.groups)], asked, now, read)
         for view in plan.on_demand:
             _compute_on_demand(view, plan, read, given, rows)
         return OnlineAnswer(
@@ -370,8 +379,22 @@ class Features:
             {**asked, **{name: read.columns[key] for name, key in plan.outputs}},
             {name: read.statuses[key] for name, key in plan.outputs},
             {name: read.times[key] for name, key in plan.outputs},
+            stale=self._stale(plan, now),
             wide=plan.wide,
         )
+
+    def _stale(self, plan: _Plan, now: int) -> tuple[str, ...]:
+        """The references whose view has had no event for longer than it promises."""
+        late = [place for place, limit in plan.clocks if now - self._newest_event(place, now) > limit]
+        return tuple(name for name, key in plan.outputs if key.rpartition(":")[0] in late) if late else ()
+
+    def _newest_event(self, place: str, now: int) -> int:
+        """When the newest event of the namespace happened, looked up at most once a second; unknown counts as now."""
+        known = self._newest.get(place)
+        if known is None or not 0 <= now - known[0] < _LOOKED_UP_FOR:
+            found = self._online.get_meta(f"newest/{place}")
+            known = self._newest[place] = (now, now if found is None else int(found))
+        return known[1]
 
     def _read(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
         stored = self._online.read(group.namespace, _keys(group.view, entities))
@@ -382,6 +405,12 @@ class Features:
             out.columns[key] = found.columns[name]
             out.statuses[key] = found.statuses[name]
             out.times[key] = times
+
+    def _sample(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, read: _Read) -> None:
+        """What the first row was answered is kept, for the comparison with the history."""
+        (key, *_) = _keys(group.view, entities)
+        values = {name: read.columns[f"{group.namespace}:{name}"][0] for name in group.features}
+        skew.note(self._online, group.view, key, values, micros=now)
 
     def _read_vectors(self, group: _Vectors, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
         """The vectors of the live version; where only another one made any, the status says so and nothing comes."""
@@ -457,6 +486,7 @@ class Features:
         self._online.write(
             _namespace(view), [((user_id,), OnlineRow(stamp, stamp, encode_payload(values), event_id))], journal=True
         )
+        note_newest(self._online, _namespace(view), stamp)
         asked = any(one.made_from.startswith("question") for one in view.embeddings)
         if query_vector is not None and version is not None and asked:
             question = Question(query_vector, version, query_text)
@@ -588,6 +618,7 @@ class _Plan:
     vectors: tuple[_Vectors, ...]
     on_demand: tuple[OnDemandView, ...]
     reads: Mapping[FeatureRef, str]
+    clocks: tuple[tuple[str, int], ...]
     wide: frozenset[str]
 
 
@@ -607,7 +638,13 @@ def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...], release: Release
     outputs = [(str(ref), keys.get(ref, f"{ref.view}:{ref.feature}")) for ref in wanted]
     wide = [str(ref) for ref in wanted if (made.get(ref.view) or views[ref]).features[ref.feature].wide]
     groups, vectors = _groups(views), _vectors(views, release.embeddings)
-    return _Plan(tuple(outputs), groups, vectors, tuple(made.values()), keys, frozenset(wide))
+    return _Plan(tuple(outputs), groups, vectors, tuple(made.values()), keys, _clocks(views.values()), frozenset(wide))
+
+
+def _clocks(views: Iterable[FeatureView]) -> tuple[tuple[str, int], ...]:
+    """Namespaces that promise to be fresh, with the microseconds that they promise."""
+    promised = {_namespace(one): one.fresh_within for one in views if one.fresh_within is not None}
+    return tuple((place, limit // _MICROSECOND) for place, limit in promised.items())
 
 
 def _groups(views: Mapping[FeatureRef, FeatureView]) -> tuple[_Group, ...]:

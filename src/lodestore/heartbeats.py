@@ -17,6 +17,6 @@ def beat(logs: Logs, clock: Clock, *, name: str = "daemon", detail: str = "") ->
     """The log shows that `name` was alive within the last two minutes; tells whether a row was needed for that."""
     now = clock()
     since = (now - EVERY).strftime("%Y-%m-%d %H:%M:%S.%f")
-    if logs.rows("heartbeats", f"name = '{name}' AND at > timestamp '{since}'"):
+    if logs.rows("heartbeats", f"name = '{name}' AND `at` > timestamp '{since}'"):
         return False
     return logs.put("heartbeats", {"name": name, "detail": detail, "at": now})

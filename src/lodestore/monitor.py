@@ -122,9 +122,10 @@ def subjects(project: Project) -> dict[str, Subject]:
 def view_window(project: Project, view: FeatureView, *, back: int = 0) -> pa.Table:
     """The stored features of the newest window of events, or of the one `back` windows before it.
 
-    A computed view is a state and no stream: its window is the newest row of each entity that is still there.
+    A declared column that the table lacks is left out. A computed view is a state and no stream: its window is the newest row of each entity that is still there.
     """
-    columns = ["event_id", *(one.name for one in view.stored)]
+    held = project.tables.read(view_table(view), None, "false").column_names or view_schema(view).names
+    columns = [one for one in ("event_id", *(one.name for one in view.stored)) if one in held]
     if view.compute is not None:
         return _state(project, view, columns) if not back else view_schema(view).empty_table().select(columns)
     span = timedelta(days=project.settings.drift.window_days)
@@ -187,7 +188,7 @@ def _private(one: Subject) -> list[str]:
 
 
 def _sketched(project: Project, one: Subject, window: pa.Table) -> tuple[Baseline, dict[str, tuple[str, ...]]]:
-    kinds = _kinds(one)
+    kinds = {name: kind for name, kind in _kinds(one).items() if name in window.column_names}
     pinned = sketch(window.select(list(kinds)), kinds, subject=_subject(one), private=_private(one))
     return pinned, {} if isinstance(one, FeatureView) else _neighbours(project, one, window)
 
@@ -296,7 +297,8 @@ def compared(project: Project, one: Subject) -> Compared:
 
 
 def _report(project: Project, one: Subject, before: pa.Table | Baseline, window: pa.Table) -> Report:
-    options, kinds = project.settings.drift, _kinds(one)
+    options = project.settings.drift
+    kinds = {name: kind for name, kind in _kinds(one).items() if name in window.column_names}
     ids = None if isinstance(one, FeatureView) else "document_id"
     return compare(
         before if isinstance(before, Baseline) else before.select(list(kinds)),

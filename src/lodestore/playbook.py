@@ -25,6 +25,24 @@ class Guide:
 
 _RISE = "an upstream change of unit, filter or schema; or the world did change"
 GUIDE: Mapping[str, Guide] = MappingProxyType({
+    "index_recall": Guide(
+        "The vector index finds what an exact search finds, with and without filters.",
+        "vectors that moved since the index was built",
+        "good chunks are passed over, the more so under filters",
+        "set search.rebuild = true in lodestore.toml, then: lodestore run monitor",
+    ),
+    "index_tail": Guide(
+        "The vector index covers the rows.",
+        "many small ingestions since the index was last brought up to date",
+        "searches are slower: what the index does not cover is scanned",
+        "lodestore run ingest",
+    ),
+    "context_replay": Guide(
+        "A served context can be made again from history, with the same chunks.",
+        "an index that misses chunks, or rows that changed without a trace",
+        "training data and evaluations do not show what users got",
+        "lodestore replay CONTEXT_ID",
+    ),
     "has_rows": Guide(
         "There are documents to answer from.",
         "a source that moved, or a glob that matches nothing",

@@ -102,6 +102,7 @@ class Project:
             self.clock,
             locks=self.locks,
             journal_limit=self.settings.online.journal_limit,
+            skew_every=self.settings.online.skew_every,
         )
 
     @cached_property

@@ -15,7 +15,7 @@ from lodestore.rows import CheckedRows, check_rows
 from lodestore.spaces import Vector, check_vectors, namespace
 from lodestore.spec import FeatureView
 
-__all__ = ["JOURNAL_LIMIT", "push"]
+__all__ = ["JOURNAL_LIMIT", "note_newest", "push"]
 
 JOURNAL_LIMIT = 1_000_000
 """The most rows that may wait for the history. More means that nobody drains, or that the store is away."""
@@ -48,7 +48,18 @@ def push(
     prepared = _online_rows(view, found.table)
     for feature, column in vectors.items():
         _push_vectors(view, feature, [(keys[at], prepared[at], one) for at, one in column], online)
-    return online.write(f"{view.name}@{view.version}", zip(keys, prepared, strict=True), journal=True)
+    place = f"{view.name}@{view.version}"
+    written = online.write(place, zip(keys, prepared, strict=True), journal=True)
+    if prepared:
+        note_newest(online, place, max(one.event_micros for one in prepared))
+    return written
+
+
+def note_newest(online: OnlineStore, place: str, micros: int) -> None:
+    """The namespace is known to have had an event then, or a later one; that tells whether it is fresh."""
+    found = online.get_meta(f"newest/{place}")
+    if found is None or int(found) < micros:
+        online.set_meta(f"newest/{place}", b"%d" % micros)
 
 
 def _refuse_overflow(view: FeatureView, online: OnlineStore, limit: int) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.chunking import hash_text, whole
+from lodestore.chunking import hash_text, ready, whole
 from lodestore.corpus import retire
-from lodestore.errors import FingerprintError, LodestoreError, ModelError
+from lodestore.errors import DimensionError, FingerprintError, LodestoreError, ModelError
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import Clock, Embedder, OfflineStore, Progress
 from lodestore.tables import CHUNKS, DOCUMENTS, FILTERABLE, chunk_table, embedding_schema, in_list, retired
@@ -33,6 +33,7 @@ _IDS_PER_QUESTION = 500
 _CHUNK_HASHES = pa.schema(
     [CHUNKS.field(name) for name in ("chunk_id", "document_id", "content_hash", "document_hash", "start", "n_tokens")]
 )
+_READY = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "content_hash")])
 _TITLES = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "title", "content_hash")])
 
 
@@ -100,6 +101,8 @@ def wanted_rows(store: OfflineStore, version: EmbeddingVersion) -> pa.Table:
     """Every row that the version should hold: ids and hashes, without texts."""
     if whole(version.chunker):
         return _title_rows(_read(store, "documents", _TITLES))
+    if ready(version.chunker):
+        return _ready_rows(store.read("documents", _READY.names, "ready_vector IS NOT NULL"))
     return _chunk_rows(_read(store, chunk_table(version.chunker), _CHUNK_HASHES))
 
 
@@ -117,6 +120,13 @@ def _title_rows(documents: pa.Table) -> pa.Table:
     # About three characters make a token; only which title is longer than which matters.
     tokens = pc.add(pc.divide(pc.utf8_length(rows["title"]).cast(pa.int64()), 3), 3)
     return pa.table([rows["document_id"], rows["document_id"], hashes, row_hashes, tokens], names=_ROW)
+
+
+def _ready_rows(documents: pa.Table) -> pa.Table:
+    """Documents that bring their vectors: a row each. Their hash covers the vector."""
+    rows = documents if documents.num_rows else _READY.empty_table()
+    ids, hashes = rows["document_id"], rows["content_hash"]
+    return pa.table([ids, ids, hashes, hashes, pa.array([1] * rows.num_rows, pa.int64())], names=_ROW)
 
 
 def _chunk_rows(chunks: pa.Table) -> pa.Table:
@@ -153,22 +163,33 @@ class _Contents:
 
     def __init__(self, store: OfflineStore, version: EmbeddingVersion, write: pa.Table) -> None:
         self._store = store
-        self._titles = whole(version.chunker)
-        self._table = "documents" if self._titles else chunk_table(version.chunker)
-        self._key = "document_id" if self._titles else "chunk_id"
+        self._titles, self._ready = whole(version.chunker), ready(version.chunker)
+        of_documents = self._titles or self._ready
+        self._table = "documents" if of_documents else chunk_table(version.chunker)
+        self._key = "document_id" if of_documents else "chunk_id"
         self._ids = write["row_id"].combine_chunks()
         self._hashes = write["row_hash"].combine_chunks()
 
     def windows(self) -> Iterator[pa.Table]:
         for piece in self._pieces():
             rows = piece.filter(pc.is_in(piece[self._key], self._ids))
-            made = self._of_titles(rows) if self._titles else self._of_chunks(rows)
+            made = self._made(rows)
             made = made.filter(pc.is_in(made["row_hash"], self._hashes))
             if made.num_rows:
                 yield made.select(_CONTENT.names).cast(_CONTENT).combine_chunks()
 
+    def _made(self, rows: pa.Table) -> pa.Table:
+        if self._ready:
+            return self._of_ready(rows)
+        return self._of_titles(rows) if self._titles else self._of_chunks(rows)
+
+    def _columns(self) -> list[str]:
+        if self._titles:
+            return [*FILTERABLE, "content_hash"]
+        return [*FILTERABLE, "content_hash", "content"] if self._ready else [*_CHUNK_HASHES.names, "end", "text"]
+
     def _pieces(self) -> Iterator[pa.Table]:
-        columns = [*FILTERABLE, "content_hash"] if self._titles else [*_CHUNK_HASHES.names, "end", "text"]
+        columns = self._columns()
         if not len(self._ids):
             return
         few = len(self._ids) <= _ASKED_BY_ID
@@ -195,6 +216,13 @@ class _Contents:
             "end": length,
         }
         return pa.table(made)
+
+    def _of_ready(self, documents: pa.Table) -> pa.Table:
+        rows = _ready_rows(documents.select(_READY.names))
+        made = {name: documents[name] for name in FILTERABLE} | {name: rows[name] for name in rows.column_names}
+        length = pc.utf8_length(documents["content"]).cast(pa.int64())
+        text = {"text": documents["content"], "embedded": documents["title"].cast(pa.large_string())}
+        return pa.table(made | text | {"start": pc.subtract(length, length), "end": length})
 
     def _of_chunks(self, chunks: pa.Table) -> pa.Table:
         documents = self._documents(chunks["document_id"].unique().to_pylist())
@@ -249,20 +277,38 @@ class _Known:
             needed = [one for one in hashes if one in held and one not in found] if held else []
             for batch in self._rows(name, needed):
                 vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+                if len(vectors) != batch.num_rows * self._version.dimension:
+                    raise DimensionError(_uneven(self._version, batch))
                 rows = vectors.reshape(batch.num_rows, self._version.dimension)
                 found.update(zip(batch["content_hash"].to_pylist(), rows, strict=True))
         return found
 
     def _rows(self, name: str, hashes: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        columns = ["content_hash", "vector"]
+        vector = "ready_vector" if name == "documents" else "vector"
+        columns = ["content_hash", vector, "document_id"]
         if len(hashes) > _ASKED_BY_ID:
             among = pa.array(hashes, pa.string())
             for batch in self._store.batches(name, columns):
-                yield batch.filter(pc.is_in(batch["content_hash"], among))
+                hit = batch.filter(pc.is_in(batch["content_hash"], among))
+                yield hit.select(columns).rename_columns(_HELD)
             return
         for start in range(0, len(hashes), _IDS_PER_QUESTION):
             where = in_list("content_hash", hashes[start : start + _IDS_PER_QUESTION])
-            yield from self._store.batches(name, columns, where)
+            for batch in self._store.batches(name, columns, where):
+                yield batch.select(columns).rename_columns(_HELD)
+
+
+_HELD = ["content_hash", "vector", "document_id"]
+
+
+def _uneven(version: EmbeddingVersion, batch: pa.RecordBatch) -> str:
+    lengths = pc.list_value_length(batch["vector"])
+    wrong = batch.filter(pc.not_equal(lengths, version.dimension))
+    some = ", ".join(wrong["document_id"].to_pylist()[:5])
+    return (
+        f"{version.label} has {version.dimension} numbers; the vectors of {wrong.num_rows} documents have another "
+        f"length: {some}. Mend them in the source, or declare the dimension that they have"
+    )
 
 
 class Filling:
@@ -292,6 +338,8 @@ class Filling:
         self._donors = dict.fromkeys(
             name for table in (version.table, *same_fingerprint) for name in (table, retired(table))
         )
+        if ready(version.chunker):
+            self._donors["documents"] = None
         self._clock = clock
         self._budget = batch_tokens
         self._progress = progress or (lambda _done, _of: None)
@@ -336,6 +384,7 @@ class Filling:
         reused = rows.filter(held)
         if reused.num_rows:
             vectors = np.stack([found[one] for one in reused["content_hash"].to_pylist()])
+            checked(vectors, texts=len(vectors), dimension=self._version.dimension, label=self._version.label)
             self._commit([self._finished(reused, vectors)], changed)
             tally.reused += reused.num_rows
             self._tell(reused.num_rows, tally)

@@ -63,9 +63,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """`[search]`: how hybrid search fuses."""
+    """`[search]`: how hybrid search fuses; `rebuild` lets the monitor make an index anew that finds too little."""
 
     weights: Weights = field(default_factory=Weights)
+    rebuild: bool = False
 
 
 @dataclass(frozen=True, slots=True)

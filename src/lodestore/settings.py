@@ -130,15 +130,18 @@ class TemplateOptions:
 class OnlineOptions:
     """`[online]`: where online rows lie; `sync` makes an acknowledgement wait for the disk.
 
-    While `journal_limit` pushed rows wait for the history, no more are taken.
+    While `journal_limit` pushed rows wait for the history, no more are taken. Of `skew_every` reads one
+    is sampled and compared with the history; 0 samples none.
     """
 
     url: str = field(default="lmdb", repr=False, metadata={"shown": True})
     sync: bool = False
     journal_limit: int = 1_000_000
+    skew_every: int = 1_000
 
     def __post_init__(self) -> None:
         _within("journal_limit", self.journal_limit, 1)
+        _within("skew_every", self.skew_every, 0)
 
 
 @dataclass(frozen=True, slots=True)

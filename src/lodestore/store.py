@@ -240,6 +240,9 @@ class Lodestore:
         if self._outcomes is None:
             message = "this store has no log of outcomes; open it with lodestore.open()"
             raise UnavailableError(message)
+        if self._contexts is not None:
+            # The outcome is counted for a context that is in the table.
+            self._contexts.flush()
         event = uuid4().hex if event_id is None else event_id
         return self._outcomes.add(Outcome(context_id, event, accepted, rating, latency_ms, tokens))
 

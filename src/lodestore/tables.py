@@ -51,6 +51,8 @@ DOCUMENTS = pa.schema(
         ("word_count", pa.int64()),
         ("event_timestamp", MOMENT),
         ("ingested_at", MOMENT),
+        # Only where the source brings one. LanceDB takes a column named vector for one of fixed length.
+        ("ready_vector", pa.list_(pa.float32())),
     ]
 )
 
@@ -219,7 +221,6 @@ LOGS: Mapping[str, Log] = MappingProxyType({
         _log("audit", "id", "id", "act", "subject", "author", "detail"),
         _log("heartbeats", None, "name", "detail"),
         _log("views", "key", "key", "name", "declaration", version=pa.int64()),
-        _log("skew", None, "view", "feature", "key", "verdict", "online", "offline", read_at=MOMENT),
         _log("keys", "id", "id", "key_id", "state", "digest", "scopes", "filter", "note", "author"),
     )
 })  # fmt: skip

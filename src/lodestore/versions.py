@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lodestore.chunking import WHOLE, Chunker, ChunkOptions, whole
+from lodestore.chunking import READY, WHOLE, Chunker, ChunkOptions, ready, whole
 from lodestore.errors import FingerprintError, ModelError, UnknownModelError
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingModel, EmbeddingVersion, Identity, identify, labels
@@ -103,12 +103,14 @@ class Versions:
     def of(self, feature: str, label: str) -> Declared:
         """The version of a feature by one model; it uses the live chunker where that cuts nothing off."""
         model, identity = self.model(label), self.identity(label)
-        chunker = self._best_chunker(feature, label, identity) if CHUNKED.get(feature, True) else None
+        external = identity.layout == "external"
+        cut = CHUNKED.get(feature, True) and not external
+        chunker = self._best_chunker(feature, label, identity) if cut else None
         version = EmbeddingVersion(
             feature,
             model.name,
             model.version,
-            chunker.id if chunker else WHOLE,
+            chunker.id if chunker else READY if external else WHOLE,
             identity.fingerprint,
             identity.dimension,
         )
@@ -144,7 +146,7 @@ class Versions:
 
     def chunker(self, version: EmbeddingVersion) -> Chunker | None:
         """What cuts the texts of a registered version, whatever the settings say today; None where nothing is cut."""
-        if whole(version.chunker):
+        if whole(version.chunker) or ready(version.chunker):
             return None
         (row,) = self._logs.rows("models", f"key = {quoted(version.key)}")
         how = json.loads(row["parts"]).get("chunking", {"model": version.label, "size": self._chunks.size})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -114,10 +115,10 @@ def test_states_alternate_unless_a_muted_failure_is_told_at_last(results, minute
 
     made = transitions([], evaluations, cooldown=HOUR)
 
-    for before, after in zip(made, made[1:], strict=False):
+    for before, after in pairwise(made):
         assert before.state != after.state or (before.delivery, after.delivery) == ("muted", "pending")
     told = [one for one in made if one.delivery == "pending" and one.state == "failing"]
-    assert all(b.at - a.at >= HOUR for a, b in zip(told, told[1:], strict=False))
+    assert all(b.at - a.at >= HOUR for a, b in pairwise(told))
 
 
 def test_one_run_is_one_message_and_two_runs_are_two():

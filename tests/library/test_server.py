@@ -359,6 +359,23 @@ def test_a_release_that_is_not_served_is_refused(http):
     assert search(http, release=9).status_code == 404
 
 
+def test_a_search_as_of_a_moment_is_answered_by_what_was_there_then(http):
+    now = datetime.now(UTC).isoformat()
+    told = search(http, as_of=now, filter="category = 'public'").json()
+
+    assert told["hits"][0]["title"] == "Refunds"
+    assert told["as_of"].endswith("Z")
+    before = search(http, as_of="2020-01-01T00:00:00Z")
+    assert before.status_code in {404, 409}
+
+
+def test_the_server_tells_why_a_document_is_not_found(http):
+    told = http.post("/v1/why", json={"query": "refunds", "document_id": "handbook/kitchen.md", "k": 1}).json()
+
+    assert told["release"] == 1
+    assert http.post("/v1/why", json={"query": "refunds"}).status_code == 422
+
+
 # -- context, templates, outcomes, documents
 
 
@@ -585,7 +602,7 @@ SHAPES = {
     "/v1/templates/qa_basic/render": {"variables": VALUES, "version": VALUES},
     "/v1/search/batch": {"queries": VALUES},
 }
-FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("path", SHAPES)

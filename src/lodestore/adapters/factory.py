@@ -32,8 +32,29 @@ def embedder(model: EmbeddingModel, identity: Identity) -> Embedder:
         case "python":
             return _from_code(model, identity)
         case _:
-            message = f"embedding model {model.label}: its vectors come ready-made; it cannot embed a text"
-            raise ModelError(message)
+            return ReadyMade(model, identity)
+
+
+class ReadyMade:
+    """A model that runs elsewhere: its vectors come with the documents, and with each query."""
+
+    def __init__(self, model: EmbeddingModel, identity: Identity) -> None:
+        self._label = model.label
+        self.fingerprint = identity.fingerprint
+        self.dimension = identity.dimension
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+        """Never: documents bring their vectors."""
+        message = f"embedding model {self._label} is external: {len(texts)} texts came without a vector"
+        raise ModelError(message)
+
+    def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Never: a query has to bring its vector, or be searched as text."""
+        message = (
+            f"embedding model {self._label} is external and cannot embed {len(texts)} queries; give the vector with "
+            f"its version ({self._label}), or search with mode text"
+        )
+        raise ModelError(message)
 
 
 class CodeEmbedder:

@@ -92,6 +92,9 @@ def _report_page(report: Report) -> Iterator[Block]:
     yield f"Drifted: {', '.join(report.drifted) or 'nothing'}"
 
 
+files.hidden = True
+
+
 @command(drift, "check")
 @click.argument("subjects", nargs=-1, metavar="[SUBJECT]...")
 def check(session: Session, subjects: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lodestore.cli.page import Facts, Table
+from lodestore.cli.page import Block, Facts, Table
 from lodestore.cli.session import Session, command, group
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def draft(session: Session, count: int, seed: int, out: Path) -> None:
     files = {"queries": str(out / "queries.jsonl"), "qrels": str(out / "qrels.tsv")}
     rows = [[one.text, one.segment, one.document_id] for one in made[:_SHOWN]]
     lines = f'[golden]\nqueries = "{files["queries"]}"\nqrels = "{files["qrels"]}"'
-    page = [
+    page: list[Block] = [
         Table(("query", "segment", "document"), rows, title=f"{len(made)} drafted queries, the first of them"),
         Facts(files, title="Written"),
         f"\nTo use them, add to lodestore.toml:\n\n{lines}\n",
@@ -72,25 +72,25 @@ def draft(session: Session, count: int, seed: int, out: Path) -> None:
 @click.option(
     "--mode", type=click.Choice(["vector", "hybrid", "text"]), default="vector", show_default=True, help="As of search."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The Parquet file to write.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write: Parquet, CSV or JSONL.")
 def dataset(session: Session, questions: Path, features: tuple[str, ...], k: int, mode: Mode, out: Path) -> None:
     """Write the chunks and features that each past question would have got, for training rerankers.
 
     QUESTIONS has the columns query and event_timestamp, the keys of the features' entities (user_id),
     and whatever else should come along.
     """
-    from lodestore.cli.values import read_table
-    from lodestore.datasets import build, leaks, write
+    from lodestore.datasets import build, leaks
+    from lodestore.tablefiles import read_table, with_moments, write_table
 
     project = session.project
     made = build(
-        read_table(questions),
+        with_moments(read_table(questions, texts=["query", "user_id"])),
         past=project.past,
         history=lambda entities, wanted: project.store.historical(entities, list(wanted)),
         features=features,
         k=k,
         mode=mode,
     )
-    write(made, out)
+    write_table(made, out)
     value = {"rows": made.num_rows, "columns": made.column_names, "leaks": leaks(made), "out": str(out)}
     session.show(value, [Facts(value)])

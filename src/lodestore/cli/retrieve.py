@@ -176,3 +176,22 @@ def _measures(found: Evaluation) -> Iterator[Block]:
     names = [name for name, one in value.items() if isinstance(one, dict) and "low" in one]
     rows = [[name, *(f"{value[name][bound]:.3f}" for bound in ("value", "low", "high"))] for name in names]
     yield Table(("measure", "value", "95 % from", "to"), rows)
+    if found.segments:
+        yield _segments(value["segments"])
+    if value["worst"]:
+        measure = next(name for name in value["worst"][0] if name.startswith("ndcg"))
+        worst = [[one["id"], one[measure], one["text"], one["wanted"][:2], one["found"][:2]] for one in value["worst"]]
+        yield Table(("query", measure, "text", "wanted", "found"), worst, title="Worst", text=frozenset({"text"}))
+
+
+def _segments(segments: dict[str, Any]) -> Table:
+    names = [name for name in next(iter(segments.values())) if name != "queries"]
+    rows = [
+        [
+            name,
+            one["queries"],
+            *(f"{one[key]['value']:.3f} ({one[key]['low']:.3f} to {one[key]['high']:.3f})" for key in names),
+        ]
+        for name, one in segments.items()
+    ]
+    return Table(("segment", "queries", *names), rows, title="By segment")
