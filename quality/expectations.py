@@ -276,7 +276,7 @@ def _outcome(one: Expectation, result: Any, ids: str | None, private: frozenset[
     counts = {name: float(body[name]) for name in _COUNTS if body.get(name) is not None}
     observed = body.get("observed_value")
     rows = () if result.success else body.get("partial_unexpected_index_list") or ()
-    failing = [str(row[ids]) for row in rows if ids in row][:_MOST_IDS]
+    failing = [str(row[ids]) for row in rows if isinstance(row, dict) and ids in row][:_MOST_IDS]
     return Outcome(one, bool(result.success), counts, None if quiet else _plain(observed), tuple(failing))
 
 

@@ -1,4 +1,4 @@
-"""What the monitor job looks at: drift, vectors, canary, golden level, skew. Every value is the library's."""
+"""What the monitor job looks at: drift, vectors, canary, golden level, publication. Every value is the library's."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -67,13 +67,13 @@ _OF = {
 
 def _view_group(key: dg.AssetKey, view: FeatureView) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
-        name=f"{view.name}_monitoring", specs=[spec(one, key) for one in ("drift", "skew")], can_subset=True
+        name=f"{view.name}_monitoring", specs=[spec(one, key) for one in ("drift", "published")], can_subset=True
     )
     def group(
         context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
     ) -> Iterator[dg.AssetCheckResult]:
         found = guarded(["drift"], key, lambda: [_drift("drift", project, view, key)])
-        found += guarded(["skew"], key, lambda: [_skew(project, view, key)])
+        found += guarded(["published"], key, lambda: [_lag(project, view, key)])
         yield from evaluated(context, project, found)
 
     return group
@@ -209,10 +209,10 @@ def _documents(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
                        guide("documents_fresh").settle, warning=True, plotted=True)  # fmt: skip
 
 
-def _skew(project: Project, view: FeatureView, key: dg.AssetKey) -> Measured:
-    found = monitor.skew(project, view)
+def _lag(project: Project, view: FeatureView, key: dg.AssetKey) -> Measured:
+    found = monitor.lag(project, view)
     told = f"{found.behind:,} of {found.entities:,} entities have an older row online than in their history, or none"
     return Measured(
-        "skew", key, found.share <= _MOST_BEHIND, found.share, _MOST_BEHIND, told, guide("skew").settle,
+        "published", key, found.share <= _MOST_BEHIND, found.share, _MOST_BEHIND, told, guide("published").settle,
         warning=True, plotted=True,
     )  # fmt: skip

@@ -7,7 +7,7 @@ import dagster as dg
 from assets.house import House
 from lodestore.project import Project
 from lodestore.skew import Skew, measure, samples
-from quality.bridge import Measured, evaluated
+from quality.bridge import Measured, evaluated, spec
 
 __all__ = ["skew_checks"]
 
@@ -26,9 +26,9 @@ def skew_checks(house: House) -> list[dg.AssetChecksDefinition]:
     @dg.multi_asset_check(
         name="skew_checks",
         specs=[
-            dg.AssetCheckSpec("skew_mismatch", asset=key, description="Served values are those of the history."),
-            dg.AssetCheckSpec("skew_missing", asset=key, description="What the history knew was served."),
-            dg.AssetCheckSpec("skew_extra", asset=key, description="What was served is in the history."),
+            spec("skew_mismatch", key),
+            spec("skew_missing", key),
+            spec("skew_extra", key),
         ],
         can_subset=True,
     )

@@ -25,16 +25,16 @@ from lodestore.wire import rfc3339
 
 __all__ = [
     "Compared",
+    "Lag",
     "Level",
-    "Skew",
     "VectorState",
     "compared",
     "documents_age",
     "golden_level",
+    "lag",
     "pin_first",
     "pin_live",
     "rebaseline",
-    "skew",
     "subject_named",
     "subjects",
     "vector_state",
@@ -45,7 +45,7 @@ __all__ = [
 _SAMPLED = 20_000  # vectors that are looked at; the share is drawn evenly over the whole table
 _ANCHORS = 50  # rows whose neighbours are kept
 _NEAREST = 10
-_SKEW_ENTITIES = 500
+_LAG_ENTITIES = 500
 _FEWEST_QUERIES = 5
 _TOLERANCE = 0.02
 _KINDS = {"vector": "embedding", "text": "text", "category": "category", "word_count": "numeric"}
@@ -478,7 +478,7 @@ def _level(project: Project, version: EmbeddingVersion, found: Mapping[str, floa
 
 
 @dataclass(frozen=True, slots=True)
-class Skew:
+class Lag:
     """How many of the newest entities of a history have an older row online, or none."""
 
     view: str
@@ -491,21 +491,21 @@ class Skew:
         return self.behind / self.entities if self.entities else 0.0
 
 
-def skew(project: Project, view: FeatureView) -> Skew:
+def lag(project: Project, view: FeatureView) -> Lag:
     """Compare what requests read with what training data would say, on the entities of the newest events."""
     keys = list(view.entity.keys)
     rows = project.tables.read(view_table(view), [*keys, "event_timestamp"])
     if not rows.num_rows:
-        return Skew(view.name, 0, 0)
+        return Lag(view.name, 0, 0)
     if view.compute is not None and keys == ["document_id"]:
         present = project.tables.read("documents", ["document_id"])
         rows = rows.filter(pc.is_in(rows["document_id"], present["document_id"].combine_chunks()))
     newest = rows.group_by(keys).aggregate([("event_timestamp", "max")])
     if view.ttl is not None:  # what has expired is rightly gone online
         newest = newest.filter(pc.greater(newest["event_timestamp_max"], project.clock() - view.ttl))
-    newest = newest.sort_by([("event_timestamp_max", "descending")]).slice(0, _SKEW_ENTITIES)
+    newest = newest.sort_by([("event_timestamp_max", "descending")]).slice(0, _LAG_ENTITIES)
     names = list(zip(*(newest[key].to_pylist() for key in keys), strict=True))
     stored = project.online.read(f"{view.name}@{view.version}", names)
     times = newest["event_timestamp_max"].cast(pa.int64()).to_pylist()
     behind = sum(row is None or row.event_micros < at for row, at in zip(stored, times, strict=True))
-    return Skew(view.name, len(names), behind)
+    return Lag(view.name, len(names), behind)

@@ -163,11 +163,29 @@ GUIDE: Mapping[str, Guide] = MappingProxyType({
         "counts and averages are too high",
         "lodestore doctor",
     ),
-    "skew": Guide(
-        "Requests read what the history says.",
+    "published": Guide(
+        "What is online is as new as the history.",
         "a publication that was not run, or an online store that was emptied",
         "a model sees other values than it was trained on",
         "lodestore run features",
+    ),
+    "skew_mismatch": Guide(
+        "Sampled online reads gave what the history says of that moment.",
+        "late events, wrong clocks, or two definitions of one feature",
+        "a model sees other values than it was trained on",
+        "lodestore run features",
+    ),
+    "skew_missing": Guide(
+        "What the history knew at the moment of a read was served.",
+        "publication is rarer than the events",
+        "answers are less personal than they could be",
+        "lodestore run features",
+    ),
+    "skew_extra": Guide(
+        "What was served is in the history.",
+        "a journal that is not drained, or rows that were deleted from a history",
+        "training data lacks what answers rested on",
+        "lodestore run drain",
     ),
     "gx": Guide(
         "An expectation of the suite holds for every row.",

@@ -13,7 +13,7 @@ import pytest
 from lodestore import monitor
 from lodestore.baselines import DriftOptions, of_golden, of_version, of_view
 from lodestore.errors import LodestoreError, RequestError, SettingsError, UnknownNameError
-from lodestore.monitor import anisotropy, compared, golden_level, rebaseline, skew, subjects, vector_state
+from lodestore.monitor import anisotropy, compared, golden_level, lag, rebaseline, subjects, vector_state
 from lodestore.project import Project, open_project
 
 MakeProject = Callable[..., Path]
@@ -226,14 +226,14 @@ def test_answers_that_become_worse_than_their_own_level_are_told(make_project):
     assert project.baselines.exists(of_golden(project.live().version("content")))
 
 
-def test_rows_that_were_never_published_are_skew_and_published_ones_are_none(folder):
+def test_rows_that_were_never_published_are_behind_and_published_ones_are_not(folder):
     project = open_project(folder)
     view = project.catalog.view("user_profile")
     project.pipeline.record(view)
 
-    before = skew(project, view)
+    before = lag(project, view)
     project.pipeline.publish(view)
-    after = skew(project, view)
+    after = lag(project, view)
 
     assert (before.entities, before.share, after.share) == (2, 1.0, 0.0)
 
