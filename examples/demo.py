@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lodestore.retrieval import SearchResult
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTION = "what does the with statement do when an exception is raised?"
+QUESTION = "what is a generator and how does yield work?"
 _WIDE = 96
 
 

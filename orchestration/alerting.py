@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -99,7 +100,7 @@ def crashed_checks(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator
             )  # fmt: skip
 
 
-def _events(entries: Iterable[dg.EventLogEntry], kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+def _events(entries: Iterable[dg.EventLogEntry], kind: dg.DagsterEventType) -> list[Any]:
     return [
         one.dagster_event for one in entries if one.dagster_event is not None and one.dagster_event.event_type == kind
     ]

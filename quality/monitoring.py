@@ -177,6 +177,8 @@ def _canaries(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
 
         def measure(version: EmbeddingVersion = version) -> list[Measured]:
             found = project.changes.canary(version)
+            if found is None:  # vectors that come ready-made have no model to ask
+                return []
             told = f"on {found.texts} pinned texts the smallest cosine is {found.smallest:.4f}"
             return [Measured("canary", key, found.alive, found.smallest, CANARY_LIMIT, told, guide("canary").settle,
                              partition=version.label, plotted=True)]  # fmt: skip

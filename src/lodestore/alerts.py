@@ -150,7 +150,9 @@ class Message:
 def evaluation_of(row: Mapping[str, Any]) -> Evaluation:
     """The evaluation that a row of the log of checks tells."""
     severity: Severity = "warning" if str(row["severity"]).lower().startswith("warn") else "error"
-    texts = {name: row[name] or "" for name in ("check", "asset", "partition", "detail", "mend", "run_id")}
+    texts: dict[str, Any] = {
+        name: row[name] or "" for name in ("check", "asset", "partition", "detail", "mend", "run_id")
+    }
     return Evaluation(
         **texts, passed=row["passed"], severity=severity, value=row["value"], limit=row["limit"], at=row["at"]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,10 +22,9 @@ from lodestore.online import Status
 from lodestore.ports import Embedder, VectorStore
 from lodestore.prompts import PromptTemplate, render
 from lodestore.rerank import Reranker
-from lodestore.retrieval import MAX_K, Hit, Mode, SearchResult
+from lodestore.retrieval import COLUMNS, MAX_K, Hit, Mode, SearchResult, candidates, checked_query
 from lodestore.spec import FeatureRef
 from lodestore.templates import Templates
-from lodestore.tokens import CountTokens
 
 __all__ = ["Composed", "Composer", "Request", "User"]
 
@@ -33,6 +33,8 @@ _USER_FEATURES = (
     "user_profile:preferred_language",
     "user_activity:session_queries_count",
 )
+# Searches by words run here beside those by meaning: both wait for the engine, not for Python.
+_WORDS = ThreadPoolExecutor(8, thread_name_prefix="lodestore-words")
 _KNOWN = frozenset({Status.PRESENT, Status.NULL, Status.EXPIRED})
 
 
@@ -84,12 +86,10 @@ class Composer:
         features: Callable[[], Features],
         templates: Templates,
         options: ContextOptions,
-        count_tokens: CountTokens | None = None,
         reranker: Reranker | None = None,
     ) -> None:
         self._features = features
         self._templates = templates
-        self._count = count_tokens
         self._reranker = reranker
         self.options = options
 
@@ -127,10 +127,13 @@ class Composer:
         clock = _Laps()
         found_user = self.user(request) if user is None else user
         clock.lap("features")
-        watched = _Watched(live.vectors, live.embedder)
+        k = request.k or self.options.k
+        watched = _Watched(live.vectors, live.embedder, depth=max(candidates(k), self._pool(k)))
         where = condition(request.filter, filters=self.options.filters, features=found_user.features)
         search = replace(live, vectors=watched, embedder=watched.embedder)
-        k = request.k or self.options.k
+        checked_query(request.query, k=self._pool(k), mode=request.mode)
+        if request.mode == "hybrid" and "content" in live.versions:
+            watched.ahead(live.version().table, request.query, where)
         found = search.search(request.query, k=self._pool(k), mode=request.mode, where=where)
         clock.lap("retrieval", but={"embedding": watched.embedding_ms})
         hits = self._selected(request.query, found, watched.rows, k, clock)
@@ -173,8 +176,7 @@ class Composer:
     def _rendered(
         self, live: Live, request: Request, user: User, hits: Sequence[Hit], template: PromptTemplate, clock: _Laps
     ) -> Context:
-        count = self._count or live.count_tokens
-        packed = pack(hits, budget=request.token_budget or self.options.token_budget, count=count)
+        packed = pack(hits, budget=request.token_budget or self.options.token_budget, count=live.count_tokens)
         clock.lap("packing")
         variables = dict(request.variables)
         history = turns(variables.pop("history", None) if request.history is None else request.history)
@@ -191,7 +193,7 @@ class Composer:
         messages = messages_of(template, made, history)
         spoken = made.text if messages is made.messages else "\n\n".join(one.text for one in messages)
         clock.lap("prompt")
-        n_tokens = count([spoken])[0]
+        n_tokens = live.count_tokens([spoken])[0]
         clock.lap("counting")
         told = tuple({"role": one.role, "content": one.text} for one in messages)
         return Context(
@@ -219,14 +221,21 @@ def _values(answer: OnlineAnswer, refs: Sequence[str]) -> dict[str, Any]:
 
 
 class _Watched:
-    """A snapshot's tables and model at work for one question: keeps its vector, those of the hits, and the time."""
+    """A snapshot's tables and model at work for one question: keeps its vector, those of the hits, and the time.
 
-    def __init__(self, store: VectorStore, embedder: Callable[[EmbeddingVersion], Embedder]) -> None:
+    A varied choice is made among what a plain search for as many hits looks at, so no side looks deeper
+    than `depth`.
+    """
+
+    def __init__(self, store: VectorStore, embedder: Callable[[EmbeddingVersion], Embedder], *, depth: int) -> None:
         self._store = store
+        self._depth = depth
         self._embedder = embedder
         self.rows: dict[str, np.ndarray] = {}
         self.vector: np.ndarray | None = None
         self.embedding_ms = 0.0
+        self._words: Future[pa.Table] | None = None
+        self._begun: tuple[object, ...] = ()
 
     def embedder(self, version: EmbeddingVersion) -> Embedder:
         return _Timed(self._embedder(version), self)
@@ -244,14 +253,28 @@ class _Watched:
         if columns is None or "row_id" not in columns:
             return self._store.nearest(name, vector, k, where=where, exact=exact, columns=columns)
         self.vector = vector
-        return self._kept(self._store.nearest(name, vector, k, where=where, exact=exact, columns=[*columns, "vector"]))
+        return self._kept(
+            self._store.nearest(
+                name, vector, min(k, self._depth), where=where, exact=exact, columns=[*columns, "vector"]
+            )
+        )
+
+    def ahead(self, name: str, query: str, where: str | None) -> None:
+        """The search by words begins, while the question is embedded and searched for by meaning."""
+        self._words = _WORDS.submit(self._by_words, name, query, self._depth, where, COLUMNS)
+        self._begun = (name, query, self._depth, where, COLUMNS)
 
     def matching(
         self, name: str, query: str, k: int, *, where: str | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:
         if columns is None or "row_id" not in columns:
             return self._store.matching(name, query, k, where=where, columns=columns)
-        return self._kept(self._store.matching(name, query, k, where=where, columns=[*columns, "vector"]))
+        asked = (name, query, min(k, self._depth), where, tuple(columns))
+        begun = self._words is not None and self._begun == asked
+        return self._kept(self._words.result() if begun and self._words else self._by_words(*asked))
+
+    def _by_words(self, name: str, query: str, k: int, where: str | None, columns: tuple[str, ...]) -> pa.Table:
+        return self._store.matching(name, query, k, where=where, columns=[*columns, "vector"])
 
     def index(self, name: str) -> None:
         self._store.index(name)

@@ -57,7 +57,7 @@ class Live:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, by the tokenizer of this snapshot's content model."""
         if self.counter is None:
-            message = "this snapshot has no token counter; make it with counter=, or give the store count_tokens="
+            message = "this snapshot counts no tokens; make it with counter="
             raise RequestError(message)
         return self.counter(self.version("content"))(texts)
 

@@ -27,12 +27,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
-from operator import attrgetter
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from itertools import islice
+from operator import attrgetter, eq
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lodestore.errors import BadVectorError, RequestError, SchemaVersionError, StoreError
 from lodestore.spec import Feature, Kind
@@ -50,6 +52,7 @@ __all__ = [
     "Settled",
     "Status",
     "Written",
+    "addressed",
     "batches",
     "columns_of",
     "decode_key",
@@ -67,6 +70,7 @@ __all__ = [
     "moment_of",
     "namespace_prefix",
     "settle",
+    "slices",
     "status_of",
 ]
 
@@ -457,6 +461,16 @@ def _extended(plain: object, stamps: object, sizes: object) -> bytes:
     return _HEAD_LENGTH.pack(_EXTENDED, len(head)) + head
 
 
+def _extended_by_sizes(plain: object, stamps: object, sizes: Mapping[str, int | None]) -> bytes:
+    del plain, stamps
+    return _head_of(tuple(sizes.items()))
+
+
+@lru_cache(maxsize=64)
+def _head_of(sizes: tuple[tuple[str, int | None], ...]) -> bytes:
+    return _extended({}, {}, dict(sizes))
+
+
 def _json(values: object) -> bytes:
     try:
         return orjson.dumps(values, option=_STRICT)
@@ -572,7 +586,9 @@ def _with_vectors(
         },
         len(rows),
     )
-    heads = map(_extended, rows, moments, sizes)
+    # Rows with nothing but vectors have one head for each way in which some of these are null.
+    extended = _extended if any(rows) or any(moments) else _extended_by_sizes
+    heads = map(extended, rows, moments, sizes)
     tails = zip(*raws, strict=True) if raws else [()] * len(rows)
     return [b"".join((head, *(raw or b"" for raw in tail))) for head, tail in zip(heads, tails, strict=True)]
 
@@ -605,7 +621,7 @@ def _values(column: pa.Array, feature: Feature | None = None) -> list[Any]:
     values = column.to_pylist() if pa.types.is_nested(column.type) else _flat_values(column)
     if feature is None:
         return values
-    if pa.types.is_nested(column.type) or pa.types.is_floating(column.type):
+    if pa.types.is_nested(column.type) or (pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py()):
         _refuse_infinite(values, feature.name)
     if feature.kind in {Kind.STRUCT, Kind.LIST} and not pa.types.is_nested(column.type):
         return [_parsed(one, feature.name) for one in values]
@@ -682,6 +698,54 @@ def deliveries_of_columns(
         _delivery(prefix, encoded[at], headers[at * width : (at + 1) * width] + payloads[at], longest)
         for at in sorted(range(len(encoded)), key=encoded.__getitem__)
     )
+
+
+def addressed(
+    keys: Sequence[Key],
+    event_micros: np.ndarray[Any, Any],
+    created_micros: np.ndarray[Any, Any],
+    payloads: Sequence[bytes],
+    *,
+    prefix: bytes,
+    longest: int,
+) -> tuple[list[bytes], list[bytes]] | None:
+    """The same rows as two columns, addresses sorted and stored rows; None where a key is too long or comes twice."""
+    if not keys or len({len(keys), len(event_micros), len(created_micros), len(payloads)}) != 1:
+        return None
+    encoded = _encode_keys(keys)
+    order = sorted(range(len(encoded)), key=encoded.__getitem__)
+    addresses = [prefix + encoded[at] for at in order]
+    if max(map(len, addresses)) > longest or any(map(eq, addresses, islice(addresses, 1, None))):
+        return None
+    headers, width = _headers(event_micros, created_micros), _HEADER.size
+    return addresses, [headers[at * width : (at + 1) * width] + payloads[at] for at in order]
+
+
+def _encode_keys(keys: Sequence[Key]) -> list[bytes]:
+    """Every key as `encode_key` makes it; single texts, the usual case, in one step each."""
+    if len(keys[0]) == 1 and {*map(len, keys)} == {1}:
+        parts = [key[0] for key in keys]
+        if {*map(type, parts)} == {str}:
+            texts = cast("list[str]", parts)
+            try:
+                encoded = [b"\x02%b\x00" % one.encode() for one in texts]
+            except UnicodeEncodeError:
+                return [encode_key(key) for key in keys]
+            if not any("\0" in one for one in texts) and max(map(len, encoded)) <= _LONGEST:
+                return encoded
+    return [encode_key(key) for key in keys]
+
+
+def slices(stored: Sequence[bytes]) -> Iterator[slice]:
+    """Where to cut rows into batches within BATCH_ROWS and BATCH_BYTES."""
+    start = size = 0
+    for at, one in enumerate(stored):
+        if at > start and (at - start == BATCH_ROWS or size + len(one) > BATCH_BYTES):
+            yield slice(start, at)
+            start, size = at, 0
+        size += len(one)
+    if start < len(stored):
+        yield slice(start, len(stored))
 
 
 def _delivery(prefix: bytes, key: bytes, stored: bytes, longest: int) -> Delivery:

@@ -8,8 +8,10 @@ of old table versions changes no answer within the retention.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -104,7 +106,7 @@ class PastTables:
         """The k best of both tables. A row that stands in both counts once, so a second look may go deeper."""
         depth = k
         while True:
-            sides = [look(table, condition, depth) for table, condition in self._parts(name, where)]
+            sides = _both(partial(_deep, look, depth), self._parts(name, where))
             found = _merged(sides)
             if found.num_rows >= k or all(side.num_rows < depth for side in sides):
                 best = found.slice(0, k)
@@ -114,9 +116,8 @@ class PastTables:
     def _parts(self, name: str, where: str | None) -> list[tuple[str, str]]:
         """The tables with rows of that moment, each with the condition for them; what left comes first."""
         parts = [(name, visible_at(self.moment))]
-        left = visible_at(self.moment, left=True)
-        if self.tables.count(retired(name), left):
-            parts.insert(0, (retired(name), left))
+        if self.tables.count(retired(name)):
+            parts.insert(0, (retired(name), visible_at(self.moment, left=True)))
         return [(table, f"({condition}) AND ({where})" if where else condition) for table, condition in parts]
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
@@ -136,6 +137,18 @@ class PastTables:
     def probing(self, name: str) -> Mapping[str, object]:
         """How a search goes: exactly, over what is there and what has left."""
         return {"index": None, "as_of": rfc3339(self.moment), "tables": [name for name, _ in self._parts(name, None)]}
+
+
+def _deep(look: Callable[[str, str, int], pa.Table], depth: int, part: tuple[str, str]) -> pa.Table:
+    return look(*part, depth)
+
+
+def _both(look: Callable[[tuple[str, str]], pa.Table], parts: Sequence[tuple[str, str]]) -> list[pa.Table]:
+    """What `look` finds in each part; two are looked at together, for the smaller one would only wait."""
+    if len(parts) == 1:
+        return [look(parts[0])]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(look, parts))
 
 
 def _with_id(columns: Sequence[str] | None) -> list[str] | None:

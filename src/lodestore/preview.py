@@ -159,4 +159,3 @@ def _changed(asked: Asked, before: Context, after: Context) -> Change:
 
 def _documents(made: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hit.document_id for hit in made.hits))
-

@@ -46,7 +46,8 @@ HALF_LIFE = timedelta(days=7)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# Entities whose vectors are held in memory at once, and texts of one call of a model.
+# Entities whose vectors are held in memory at once, those that are written at once, and texts of one call of a model.
+_HELD = 100_000
 _WINDOW = 5_000
 _TEXTS = 256
 _WEIGHT = "weight"
@@ -447,17 +448,12 @@ class Spaces:
         return f"{rows} {_micros(max(one for one in newest if one is not None))}".encode()
 
     def _documents(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> tuple[int, int]:
-        ids = pc.unique(self._offline.read(version.table, ["document_id"])["document_id"]).to_pylist()
-        place, now, written = namespace(view, feature.name, version.key), _micros(self._clock()), 0
-        for start in range(0, len(ids), _WINDOW):
-            chosen = ids[start : start + _WINDOW]
-            rows = self._offline.read(version.table, ["document_id", "vector"], in_list("document_id", chosen))
-            ordered = rows.sort_by("document_id")
-            vectors, parts = _matrix(ordered["vector"]), list(_runs(ordered.select(["document_id"])))
-            keys: list[Key] = [(ordered["document_id"][part.start].as_py(),) for part in parts]
-            means = np.stack([_direction(vectors[part]) for part in parts])
-            written += self._write(place, feature.name, keys, np.full(len(keys), now), means)
-        kept = {(one,) for one in ids}
+        place = namespace(view, feature.name, version.key)
+        rows = _Rows(self._offline, version.table, ("document_id",), version.dimension)
+        now, written = np.full(len(rows.entities), _micros(self._clock())), 0
+        for part, means, _ in rows.means(np.ones(rows.count)):
+            written += self._write(place, feature.name, rows.entities[part], now[part], normalised(means))
+        kept = set(rows.entities)
         gone = [key for key, _ in self._online.scan(place) if key not in kept]
         return written, self._online.delete(place, gone) if gone else 0
 
@@ -478,27 +474,14 @@ class Spaces:
         return self._online.write_columns(place, keys, micros.astype(np.int64), created, payloads).accepted
 
     def _values(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> tuple[int, int]:
-        """The newest value of each entity, or the mean of its questions, a window of entities at a time."""
+        """The newest value of each entity, or the mean of its questions."""
         derived = feature.made_from in {"question", "questions"}
         table = value_table(view, _questions(view) if derived else feature.name, version.key)
-        place, written, first = namespace(view, feature.name, version.key), 0, view.entity.keys[0]
-        entities = pc.unique(self._offline.read(table, [first])[first]).to_pylist()
-        for start in range(0, len(entities), _WINDOW):
-            chosen = pa.table({first: entities[start : start + _WINDOW]})
-            rows = self._offline.read(table, where=_among(view, chosen))
-            order = [(key, "ascending") for key in (*view.entity.keys, "event_timestamp", "created_timestamp")]
-            ordered = rows.sort_by(order)
-            vectors, micros = _matrix(ordered["vector"]), ordered["event_timestamp"].cast(pa.int64()).to_numpy()
-            parts = list(_runs(ordered.select(list(view.entity.keys))))
-            keys = _keys_at(ordered, view, [part.start for part in parts])
-            ends = micros[[part.stop - 1 for part in parts]]
-            if feature.made_from == "questions":
-                made = [running_means(micros[part], vectors[part]) for part in parts]
-                means = np.stack([one[0][-1] for one in made])
-                written += self._write(place, feature.name, keys, ends, means, [one[1] for one in made])
-            else:
-                newest = vectors[[part.stop - 1 for part in parts]]
-                written += self._write(place, feature.name, keys, ends, newest)
+        rows = _Rows(self._offline, table, view.entity.keys, version.dimension, times=True)
+        place, written, mean = namespace(view, feature.name, version.key), 0, feature.made_from == "questions"
+        for part, vectors, weights in rows.means(rows.recency() if mean else rows.newest()):
+            told = weights.tolist() if mean else ()
+            written += self._write(place, feature.name, rows.entities[part], rows.last[part], vectors, told)
         return written, 0
 
     # -- after a change of the model
@@ -536,6 +519,92 @@ class Spaces:
         return pa.table([columns[name] for name in schema.names], names=schema.names)
 
 
+class _Rows:
+    """The rows of a table with vectors, by entity; the vectors themselves are streamed, never all held."""
+
+    def __init__(
+        self, offline: OfflineStore, table: str, keys: Sequence[str], dimension: int, *, times: bool = False
+    ) -> None:
+        self._offline, self._table, self._names, self._dimension = offline, table, list(keys), dimension
+        self._id = "event_id" if times else "row_id"
+        stamps = ["event_timestamp", "created_timestamp"] if times else []
+        self._read = offline.read(table, [*self._names, self._id, *stamps])
+        self.count = self._read.num_rows
+        self._codes, self.entities = _codes(self._read.select(self._names))
+        self._stamps = [self._read[name].cast(pa.int64()).to_numpy() for name in stamps]
+        self.last = np.full(len(self.entities), -(2**63), dtype=np.int64)
+        if times:
+            np.maximum.at(self.last, self._codes, self._stamps[0])
+
+    def recency(self) -> np.ndarray[Any, Any]:
+        """How much each row counts at the moment of its entity's last one."""
+        return np.asarray(decay(self.last[self._codes] - self._stamps[0]))
+
+    def newest(self) -> np.ndarray[Any, Any]:
+        """One for the newest row of each entity, by event, creation and arrival; nothing for the others."""
+        order = np.lexsort((np.arange(self.count), self._stamps[1], self._stamps[0], self._codes))
+        weights = np.zeros(self.count)
+        ends = np.flatnonzero(np.diff(self._codes[order], append=-1))
+        weights[order[ends]] = 1.0
+        return weights
+
+    def means(
+        self, weights: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[slice, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """The weighted mean and the weight of each entity, some thousand at a time.
+
+        One pass over the vectors serves `_HELD` entities. A row that came after the keys were read does
+        not count; it will next time.
+        """
+        ids = self._read[self._id].combine_chunks()
+        for first in range(0, len(self.entities), _HELD):
+            size = min(_HELD, len(self.entities) - first)
+            sums, totals = np.zeros((size, self._dimension), dtype=np.float32), np.zeros(size)
+            for batch in self._offline.batches(self._table, [self._id, "vector"]):
+                places = pc.index_in(batch.column(self._id), ids)
+                rows = places.fill_null(-1).to_numpy(zero_copy_only=False)
+                codes = np.where(rows >= 0, self._codes[rows] - first, -1)
+                share = np.where((codes >= 0) & (codes < size), weights[rows], 0.0)
+                there = np.flatnonzero(share)
+                _add(
+                    sums, totals, codes[there], share[there], _matrix(pa.chunked_array([batch.column("vector")])), there
+                )
+            for start in range(0, size, _WINDOW):
+                end = min(start + _WINDOW, size)
+                part = totals[start:end]
+                yield slice(first + start, first + end), sums[start:end] / np.maximum(part, 1e-30)[:, None], part
+
+
+def _add(
+    sums: np.ndarray[Any, Any],
+    totals: np.ndarray[Any, Any],
+    codes: np.ndarray[Any, Any],
+    weights: np.ndarray[Any, Any],
+    vectors: np.ndarray[Any, Any],
+    there: np.ndarray[Any, Any],
+) -> None:
+    """Each chosen vector, times its weight, is part of its entity's sum."""
+    np.add.at(totals, codes, weights)
+    if len(np.unique(codes)) == len(codes):
+        sums[codes] += vectors[there] * weights[:, None].astype(np.float32)
+        return
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    scaled = vectors[there[order]] * weights[order, None].astype(np.float32)
+    sums[codes[order][starts]] += np.add.reduceat(scaled, starts, axis=0)
+
+
+def _codes(keys: pa.Table) -> tuple[np.ndarray[Any, Any], list[Key]]:
+    """A number for each row that says whose it is, and the entities in the order of the numbers."""
+    if keys.num_columns == 1:
+        coded = keys.column(0).combine_chunks().dictionary_encode()
+        return coded.indices.to_numpy().astype(np.int64), [(one,) for one in coded.dictionary.to_pylist()]
+    places: dict[Key, int] = {}
+    rows = zip(*(column.to_pylist() for column in keys.columns), strict=True)
+    codes = np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
+    return codes, list(places)
+
+
 def _named(known: Mapping[str, EmbeddingVersion], key: str) -> EmbeddingVersion:
     if key not in known:
         raise UnknownModelError(key, known)
@@ -552,7 +621,3 @@ def _history_row(view: FeatureView, feature: str, entry: JournalEntry, now: date
     event = entry.row.event_id.decode() if entry.row.event_id else digest([*entry.key, entry.row.event_micros])
     keys = dict(zip(view.entity.keys, entry.key, strict=True))
     return {**keys, **times, "event_id": event, _TEXT: values.get(_TEXT), "vector": values[feature].tolist()}
-
-
-def _keys_at(rows: pa.Table, view: FeatureView, places: Sequence[int]) -> list[Key]:
-    return list(zip(*(rows[key].take(pa.array(places)).to_pylist() for key in view.entity.keys), strict=True))

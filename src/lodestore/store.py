@@ -30,7 +30,6 @@ from lodestore.rerank import Reranker
 from lodestore.retrieval import Mode, SearchResult
 from lodestore.spec import FeatureRef
 from lodestore.templates import Templates
-from lodestore.tokens import CountTokens
 from lodestore.why import Reasons, Why
 
 __all__ = ["COLUMNS", "Lodestore", "compiled"]
@@ -48,15 +47,11 @@ class Lodestore:
         releases: ReleaseLog,
         clock: Clock,
         options: ContextOptions | None = None,
-        count_tokens: CountTokens | None = None,
         reranker: Reranker | None = None,
         contexts: ContextLog | None = None,
         outcomes: Outcomes | None = None,
         past: Callable[[], Past] | None = None,
         reasons: Callable[[], Reasons] | None = None,
-        template: str = "qa_basic",
-        k: int = 6,
-        token_budget: int = 1500,
     ) -> None:
         self._live = live
         self._features = features
@@ -69,8 +64,7 @@ class Lodestore:
         self._composer = Composer(
             features=features,
             templates=templates,
-            options=options or ContextOptions(template, k, token_budget),
-            count_tokens=count_tokens,
+            options=options or ContextOptions(),
             reranker=reranker,
         )
 

@@ -12,7 +12,7 @@ from lodestore.answer import LanguageModel, answer, stream
 from lodestore.errors import EndpointError, SettingsError, UnavailableError
 
 # What the server does is chosen by the name of the model; it counts the calls of each.
-SERVER = '''
+SERVER = """
 import json, threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(server.server_port, flush=True)
 server.serve_forever()
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_a_busy_endpoint_is_asked_again_after_the_time_that_it_names(model):
 def test_an_endpoint_that_stays_down_is_an_error_after_its_retries(model):
     waited = []
 
-    with pytest.raises(EndpointError, match="answered 503.*down"):
+    with pytest.raises(EndpointError, match=r"answered 503.*down"):
         model("down", wait=waited.append, retries=3).complete([])
 
     assert waited == [0.25, 0.5, 1.0]
@@ -246,7 +246,7 @@ def test_a_key_is_sent_and_a_wrong_one_is_not_tried_twice(model):
 
 @pytest.mark.parametrize("name", ["odd", "html"])
 def test_an_answer_in_another_form_is_an_error_that_shows_it(model, name):
-    with pytest.raises(EndpointError, match="hello|proxy"):
+    with pytest.raises(EndpointError, match=r"hello|proxy"):
         model(name).complete([])
 
 

@@ -93,7 +93,13 @@ def original(tmp_path_factory):
     (folder / "templates" / "plain_chat.md").write_text(CHAT, encoding="utf-8")
     project = open_project(folder)
     steps = project.pipeline
-    for step in (steps.read_documents, steps.add_templates, steps.cut_chunks, steps.fill_maintained, steps.promote_first):
+    for step in (
+        steps.read_documents,
+        steps.add_templates,
+        steps.cut_chunks,
+        steps.fill_maintained,
+        steps.promote_first,
+    ):
         step()
     for view in steps.views():
         steps.record(view)
@@ -139,7 +145,9 @@ def test_every_citation_maps_to_its_chunk_document_uri_and_span(project):
 
     for one in made.to_json()["hits"]:
         assert f"[{one['n']}] {one['title']}\n{one['text'].strip()}" in made.prompt
-        assert one["chunk_id"] and one["document_id"].startswith("handbook/") and one["uri"]
+        assert one["chunk_id"]
+        assert one["document_id"].startswith("handbook/")
+        assert one["uri"]
         assert one["end"] - one["start"] == len(one["text"])
     assert [one["n"] for one in made.to_json()["hits"]] == [1, 2, 3]
 

@@ -74,7 +74,13 @@ def write_project(folder):
 def built(folder):
     project = open_project(folder)
     steps = project.pipeline
-    for step in (steps.read_documents, steps.add_templates, steps.cut_chunks, steps.fill_maintained, steps.promote_first):
+    for step in (
+        steps.read_documents,
+        steps.add_templates,
+        steps.cut_chunks,
+        steps.fill_maintained,
+        steps.promote_first,
+    ):
         step()
     for view in steps.views():
         steps.record(view)
@@ -139,7 +145,9 @@ def test_a_replay_is_as_of_then_though_the_user_and_the_documents_have_changed(p
     file = project.settings.root / "docs" / "billing.md"
     file.write_text("# Billing\n\nNothing is ever paid back.\n", encoding="utf-8")
     later = built(project.settings.root)
-    later.store.push("user_profile", [{"user_id": "ben", "event_timestamp": later.clock(), "expertise_level": "expert"}])
+    later.store.push(
+        "user_profile", [{"user_id": "ben", "event_timestamp": later.clock(), "expertise_level": "expert"}]
+    )
 
     today = later.store.context(QUESTION, user_id="ben", record=False)
     again = replay(later, made.context_id, query=QUESTION)

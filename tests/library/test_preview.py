@@ -67,7 +67,13 @@ def original(tmp_path_factory):
     shutil.copytree(Path(__file__).parents[2] / "templates", folder / "templates")
     project = open_project(folder)
     steps = project.pipeline
-    for step in (steps.read_documents, steps.add_templates, steps.cut_chunks, steps.fill_maintained, steps.promote_first):
+    for step in (
+        steps.read_documents,
+        steps.add_templates,
+        steps.cut_chunks,
+        steps.fill_maintained,
+        steps.promote_first,
+    ):
         step()
     (folder / "templates" / "next.md").write_text(NEXT, encoding="utf-8")
     steps.add_templates()
@@ -127,7 +133,7 @@ def test_another_embedding_version_is_previewed_before_it_goes_live(project):
 
 
 def test_without_any_question_the_error_says_where_they_come_from(project):
-    text = SETTINGS.replace("[golden]\nqueries = \"queries.jsonl\"\nqrels = \"qrels.tsv\"\n", "")
+    text = SETTINGS.replace('[golden]\nqueries = "queries.jsonl"\nqrels = "qrels.tsv"\n', "")
     (project.settings.root / "lodestore.toml").write_text(text, encoding="utf-8")
 
     with pytest.raises(RequestError, match="log_queries = true"):

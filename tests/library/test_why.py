@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 
 import pyarrow as pa
@@ -73,7 +74,6 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("why")
     for name in ("docs", "golden", "templates"):
         (place / name).mkdir()
-    text = "\n".join(f"{n}. {line}" for n, line in enumerate(TOPICS["billing"].split(". "), start=1))
     for name, text in TOPICS.items():
         (place / "docs" / f"{name}.md").write_text(f"# {name.title()}\n\n{text}\n", encoding="utf-8")
     (place / "docs" / "old.md").write_text("# Old\n\nThe fax machine stands in the cellar of the old house.\n")
@@ -137,7 +137,7 @@ def test_each_loss_on_the_way_has_its_reason_and_its_mend(store, document, reaso
     found = store.why("anything at all", document)
 
     assert found.reason is reason
-    assert __import__("re").search(says, found.sentence)
+    assert re.search(says, found.sentence)
     assert found.mend
     assert (found.at is not None) == (reason is Reason.RETIRED)
 

@@ -335,7 +335,7 @@ class Serving:
 
 
 def _version_of(tables: LanceStore, name: str) -> int:
-    return tables._on(name, "read", lambda handle: int(handle.version))  # noqa: SLF001 - no port asks for it yet
+    return tables.revision(name)
 
 
 def _key(row: Mapping[str, Any]) -> Key:

@@ -1,0 +1,284 @@
+"""Features at speed: materialise, read, push and join, each beside a naive way in the same run.
+
+    python benchmarks/features.py                # the sizes of the README
+    python benchmarks/features.py --rows 10000   # a quick look
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestore.adapters.lance import LanceStore
+from lodestore.adapters.lmdb import LmdbOnlineStore
+from lodestore.catalog import catalog_of
+from lodestore.features import Features
+from lodestore.historical import historical
+from lodestore.logs import Logs, utc_now
+from lodestore.models import EmbeddingVersion
+from lodestore.spaces import Spaces, value_schema, value_table
+from lodestore.spec import Entity, FeatureView, category, embedding, integer, number
+from lodestore.tables import ensure_logs, view_schema, view_table
+
+NOW = datetime.now(UTC)
+MOMENT = pa.timestamp("us", tz="UTC")
+SCALARS = FeatureView(
+    "scalars",
+    entity=Entity("user", key="user_id"),
+    features={"a": integer(), "b": number(), "c": number(), "d": category("x", "y")},
+)
+VECTORS = FeatureView("vectors", entity=Entity("user", key="user_id"), features={"v": embedding("content")})
+VERSION = EmbeddingVersion("content", "bench", "1", "c", "f" * 64, 384)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table."""
+
+    what: str
+    ours: float
+    unit: str
+    naive: float | None
+    goal: float
+    more_is_better: bool
+
+    def line(self) -> str:
+        met = self.ours >= self.goal if self.more_is_better else self.ours <= self.goal
+        ratio = "" if self.naive is None else f"{self.ours / self.naive if self.more_is_better else self.naive / self.ours:8.1f}x"
+        naive = "" if self.naive is None else f"{self.naive:,.3g}"
+        return f"{self.what:48} {self.ours:>12,.4g} {naive:>12} {ratio:>9} {self.goal:>10,.4g} {self.unit:8} {'met' if met else 'MISSED'}"
+
+
+class House:
+    """A store of its own in a folder that goes with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.offline = LanceStore(str(folder / "store"))
+        ensure_logs(self.offline)
+        self.online = LmdbOnlineStore.open(folder / "online")
+        self.logs = Logs(self.offline, utc_now)
+        self.catalog = catalog_of([SCALARS, VECTORS])
+        self.features = Features(self.catalog, self.offline, self.online, self.logs, utc_now)
+        self.spaces = Spaces(self.catalog, self.offline, self.online, self.logs, utc_now)
+
+
+def scalar_rows(rows: int, entities: int, *, seed: int = 1) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    ids = pc.binary_join_element_wise("u", pa.array(rng.integers(0, entities, rows) if rows > entities else np.arange(rows)).cast(pa.string()), "")
+    micros = int(NOW.timestamp() * 1e6) - rng.integers(0, 30 * 86_400 * 1_000_000, rows)
+    times = pa.array(micros, pa.int64()).cast(MOMENT)
+    columns = {
+        "user_id": ids,
+        "event_timestamp": times,
+        "created_timestamp": times,
+        "event_id": pa.array(np.arange(rows)).cast(pa.string()),
+        "ingested_at": pa.array([NOW] * rows, MOMENT),
+        "a": pa.array(rng.integers(0, 1000, rows)),
+        "b": pa.array(rng.random(rows)),
+        "c": pa.array(rng.random(rows)),
+        "d": pa.array(np.where(rng.random(rows) < 0.5, "x", "y")),
+    }
+    return pa.table([columns[name] for name in view_schema(SCALARS).names], schema=view_schema(SCALARS))
+
+
+def taken(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def each(work: Callable[[], object], times: int) -> float:
+    """The median of single calls, in seconds."""
+    return float(np.median([taken(work) for _ in range(times)]))
+
+
+# Materialise
+
+
+def materialise_scalars(house: House, rows: int, folder: Path) -> list[Figure]:
+    table = scalar_rows(rows, rows)
+    house.offline.ensure(view_table(SCALARS), view_schema(SCALARS), key="event_id")
+    house.offline.append(view_table(SCALARS), table)
+    spent = taken(lambda: house.features.materialize(SCALARS))
+    answer = house.features.online(["scalars:a", "scalars:d"], {"user_id": ["u0", f"u{rows - 1}"]})
+    assert answer.columns["scalars:a"] == [table["a"][0].as_py(), table["a"][rows - 1].as_py()]
+    naive = taken(lambda: naive_upsert(table, folder / "naive.db"))
+    return [Figure(f"materialise {rows:,} x 4 scalars", rows / spent, "rows/s", rows / naive, 200_000, more_is_better=True)]
+
+
+def naive_upsert(table: pa.Table, path: Path) -> None:
+    """Row by row into SQLite, as stores do it whose online rows are a table."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE online (key TEXT, feature TEXT, value TEXT, at TEXT, PRIMARY KEY (key, feature))")
+        for row in table.to_pylist():
+            for name in ("a", "b", "c", "d"):
+                values = (row["user_id"], name, json.dumps(row[name]), row["event_timestamp"].isoformat())
+                connection.execute("INSERT OR REPLACE INTO online VALUES (?, ?, ?, ?)", values)
+
+
+def materialise_vectors(rows: int) -> list[Figure]:
+    """In a process of its own, so that its memory is its own; the figure is above what imports take."""
+    command = [sys.executable, __file__, "--vectors-only", "--rows", str(rows)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return [
+        Figure(f"materialise {rows:,} x 384-d", told["rate"], "rows/s", told["naive"], 60_000, more_is_better=True),
+        Figure("  memory above that of the open store", told["mb"], "MB", None, 500, more_is_better=False),
+    ]
+
+
+def vectors_only(rows: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        house = House(Path(name))
+        house.logs.put("models", {
+            "key": VERSION.key, "feature": "content", "model": "bench", "version": "1", "chunker": "c",
+            "fingerprint": VERSION.fingerprint, "dimension": 384,
+        })  # fmt: skip
+        schema, table = value_schema(VECTORS, 384), value_table(VECTORS, "v", VERSION.key)
+        house.offline.ensure(table, schema, key="event_id")
+        rng = np.random.default_rng(1)
+        for start in range(0, rows, 10_000):
+            house.offline.append(table, vector_rows(schema, start, min(10_000, rows - start), rng))
+        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        spent = taken(lambda: house.spaces.publish(VECTORS, {"content": VERSION.key}))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert house.online.count(f"vectors@1/v/{VERSION.key}") == rows
+        naive_rows = min(rows, 5_000)
+        naive = naive_rows / taken(lambda: naive_vectors(house, table, naive_rows, Path(name) / "naive.db"))
+        sys.stdout.write(json.dumps({"rate": rows / spent, "mb": (peak - base) / 1024, "naive": naive}))
+
+
+def vector_rows(schema: pa.Schema, start: int, rows: int, rng: np.random.Generator) -> pa.Table:
+    ids = pc.binary_join_element_wise("u", pa.array(np.arange(start, start + rows)).cast(pa.string()), "")
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rng.random(rows * 384, dtype=np.float32)), 384)
+    times = pa.array([NOW] * rows, MOMENT)
+    return pa.table([ids, times, times, times, ids, pa.nulls(rows, pa.large_string()), vectors], schema=schema)
+
+
+def naive_vectors(house: House, table: str, rows: int, path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE online (key TEXT PRIMARY KEY, value TEXT)")
+        for row in house.offline.read(table, ["user_id", "vector"]).slice(0, rows).to_pylist():
+            connection.execute("INSERT OR REPLACE INTO online VALUES (?, ?)", (row["user_id"], json.dumps(row["vector"])))
+
+
+# Read and push
+
+
+def reads(house: House, rows: int, folder: Path) -> list[Figure]:
+    refs = ["scalars:a", "scalars:b", "scalars:d"]
+    hundred = [f"u{at}" for at in range(min(rows, 100))]
+    one = each(lambda: house.features.online(refs, {"user_id": ["u7"]}), 5_000)
+    many = each(lambda: house.features.online(refs, {"user_id": hundred}), 1_000)
+    connection = sqlite3.connect(folder / "naive.db")
+    query = "SELECT feature, value FROM online WHERE key = ? AND feature IN ('a', 'b', 'd')"
+
+    def naive(users: list[str]) -> list[Any]:
+        return [{name: json.loads(value) for name, value in connection.execute(query, (user,))} for user in users]
+
+    slow, slower = each(lambda: naive(["u7"]), 2_000), each(lambda: naive(hundred), 300)
+    connection.close()
+    return [
+        Figure("read 1 user x 3 features", one * 1e6, "us", slow * 1e6, 20, more_is_better=False),
+        Figure("read 100 users x 3 features", many * 1e3, "ms", slower * 1e3, 0.3, more_is_better=False),
+    ]
+
+
+def pushes(house: House, rows: int) -> list[Figure]:
+    place = iter(range(10**9))
+
+    def one() -> None:
+        value = next(place)
+        house.features.push("scalars", [{"user_id": "p", "event_timestamp": datetime.now(UTC), "a": value}])
+        assert house.features.online(["scalars:a"], {"user_id": ["p"]}).columns["scalars:a"] == [value]
+
+    single = each(one, 1_000)
+    made = scalar_rows(rows, rows, seed=2)
+    batch = made.select(["user_id", "event_timestamp", "a", "b", "c", "d"])
+    bulk = taken(lambda: house.features.push("scalars", batch.to_pylist()))
+    assert house.online.journal_size() >= rows
+    return [
+        Figure("push 1 row and read it", single * 1e3, "ms", None, 0.3, more_is_better=False),
+        Figure(f"push {rows:,} rows of one Arrow table", rows / bulk, "rows/s", None, 150_000, more_is_better=True),
+    ]
+
+
+# Join
+
+
+def join(house: House, entities: int, history: int) -> list[Figure]:
+    house.offline.drop(view_table(SCALARS))
+    house.offline.ensure(view_table(SCALARS), view_schema(SCALARS), key="event_id")
+    table = scalar_rows(history, 50_000, seed=3)
+    house.offline.append(view_table(SCALARS), table)
+    asked = scalar_rows(entities, 50_000, seed=4).select(["user_id", "event_timestamp"])
+    found = historical(asked, ["scalars:a"], catalog=house.catalog, offline=house.offline)
+    assert found.num_rows == entities
+    check(asked, table, found)
+    spent = min(
+        taken(lambda: historical(asked, ["scalars:a", "scalars:b"], catalog=house.catalog, offline=house.offline))
+        for _ in range(3)
+    )
+    naive = taken(lambda: naive_join(asked, table))
+    what = f"join {entities:,} rows with {history:,} from the store"
+    return [Figure(what, spent, "s", naive, 0.6, more_is_better=False)]
+
+
+def check(asked: pa.Table, table: pa.Table, found: pa.Table) -> None:
+    """A few rows are what a plain look through the history gives."""
+    for at in range(0, asked.num_rows, max(1, asked.num_rows // 20)):
+        user, moment = asked["user_id"][at], asked["event_timestamp"][at]
+        mine = table.filter(pc.and_(pc.equal(table["user_id"], user), pc.less_equal(table["event_timestamp"], moment)))
+        newest = mine.sort_by("event_timestamp")["a"][-1].as_py() if mine.num_rows else None
+        assert found["scalars:a"][at].as_py() == newest
+
+
+def naive_join(asked: pa.Table, table: pa.Table) -> None:
+    """The pandas way: sort both, merge_asof."""
+    import pandas as pd
+
+    left = asked.to_pandas().sort_values("event_timestamp")
+    right = table.select(["user_id", "event_timestamp", "a", "b"]).to_pandas().sort_values("event_timestamp")
+    pd.merge_asof(left, right, on="event_timestamp", by="user_id")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--history", type=int, default=1_000_000)
+    parser.add_argument("--vectors-only", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.vectors_only:
+        vectors_only(given.rows)
+        return
+    print(f"{'':48} {'here':>12} {'naive':>12} {'ratio':>9} {'goal':>10}")
+    with tempfile.TemporaryDirectory() as name:
+        house = House(Path(name))
+        for part in (
+            lambda: materialise_scalars(house, given.rows, Path(name)),
+            lambda: materialise_vectors(given.rows),
+            lambda: reads(house, given.rows, Path(name)),
+            lambda: pushes(house, given.rows),
+            lambda: join(house, given.rows, given.history),
+        ):
+            for figure in part():
+                print(figure.line(), flush=True)
+    print("naive: SQLite, a row a feature, JSON values; pandas merge_asof over tables in memory")
+
+
+if __name__ == "__main__":
+    main()
