@@ -1,7 +1,7 @@
 """Features at speed: materialise, read, push and join, each beside a naive way in the same run.
 
-    python benchmarks/features.py                # the sizes of the README
-    python benchmarks/features.py --rows 10000   # a quick look
+python benchmarks/features.py                # the sizes of the README
+python benchmarks/features.py --rows 10000   # a quick look
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ class Figure:
 
     def line(self) -> str:
         met = self.ours >= self.goal if self.more_is_better else self.ours <= self.goal
-        ratio = "" if self.naive is None else f"{self.ours / self.naive if self.more_is_better else self.naive / self.ours:8.1f}x"
+        ratio = (
+            ""
+            if self.naive is None
+            else f"{self.ours / self.naive if self.more_is_better else self.naive / self.ours:8.1f}x"
+        )
         naive = "" if self.naive is None else f"{self.naive:,.3g}"
         return f"{self.what:48} {self.ours:>12,.4g} {naive:>12} {ratio:>9} {self.goal:>10,.4g} {self.unit:8} {'met' if met else 'MISSED'}"
 
@@ -79,7 +83,9 @@ class House:
 
 def scalar_rows(rows: int, entities: int, *, seed: int = 1) -> pa.Table:
     rng = np.random.default_rng(seed)
-    ids = pc.binary_join_element_wise("u", pa.array(rng.integers(0, entities, rows) if rows > entities else np.arange(rows)).cast(pa.string()), "")
+    ids = pc.binary_join_element_wise(
+        "u", pa.array(rng.integers(0, entities, rows) if rows > entities else np.arange(rows)).cast(pa.string()), ""
+    )
     micros = int(NOW.timestamp() * 1e6) - rng.integers(0, 30 * 86_400 * 1_000_000, rows)
     times = pa.array(micros, pa.int64()).cast(MOMENT)
     columns = {
@@ -118,13 +124,17 @@ def materialise_scalars(house: House, rows: int, folder: Path) -> list[Figure]:
     answer = house.features.online(["scalars:a", "scalars:d"], {"user_id": ["u0", f"u{rows - 1}"]})
     assert answer.columns["scalars:a"] == [table["a"][0].as_py(), table["a"][rows - 1].as_py()]
     naive = taken(lambda: naive_upsert(table, folder / "naive.db"))
-    return [Figure(f"materialise {rows:,} x 4 scalars", rows / spent, "rows/s", rows / naive, 200_000, more_is_better=True)]
+    return [
+        Figure(f"materialise {rows:,} x 4 scalars", rows / spent, "rows/s", rows / naive, 200_000, more_is_better=True)
+    ]
 
 
 def naive_upsert(table: pa.Table, path: Path) -> None:
     """Row by row into SQLite, as stores do it whose online rows are a table."""
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE online (key TEXT, feature TEXT, value TEXT, at TEXT, PRIMARY KEY (key, feature))")
+        connection.execute(
+            "CREATE TABLE online (key TEXT, feature TEXT, value TEXT, at TEXT, PRIMARY KEY (key, feature))"
+        )
         for row in table.to_pylist():
             for name in ("a", "b", "c", "d"):
                 values = (row["user_id"], name, json.dumps(row[name]), row["event_timestamp"].isoformat())
@@ -173,7 +183,9 @@ def naive_vectors(house: House, table: str, rows: int, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE online (key TEXT PRIMARY KEY, value TEXT)")
         for row in house.offline.read(table, ["user_id", "vector"]).slice(0, rows).to_pylist():
-            connection.execute("INSERT OR REPLACE INTO online VALUES (?, ?)", (row["user_id"], json.dumps(row["vector"])))
+            connection.execute(
+                "INSERT OR REPLACE INTO online VALUES (?, ?)", (row["user_id"], json.dumps(row["vector"]))
+            )
 
 
 # Read and push
@@ -209,7 +221,7 @@ def pushes(house: House, rows: int) -> list[Figure]:
     single = each(one, 1_000)
     made = scalar_rows(rows, rows, seed=2)
     batch = made.select(["user_id", "event_timestamp", "a", "b", "c", "d"])
-    bulk = taken(lambda: house.features.push("scalars", batch.to_pylist()))
+    bulk = taken(lambda: house.features.push("scalars", batch))
     assert house.online.journal_size() >= rows
     return [
         Figure("push 1 row and read it", single * 1e3, "ms", None, 0.3, more_is_better=False),

@@ -178,15 +178,14 @@ class Composer:
     ) -> Context:
         packed = pack(hits, budget=request.token_budget or self.options.token_budget, count=live.count_tokens)
         clock.lap("packing")
-        variables = dict(request.variables)
-        history = turns(variables.pop("history", None) if request.history is None else request.history)
+        history = turns(request.history)
         instruction = instruction_for(user.features)
         values = values_for(
             template,
             context=packed.text,
             question=request.query,
             instruction=instruction,
-            variables=variables,
+            variables=request.variables,
             history=history,
         )
         made = render(template, values)

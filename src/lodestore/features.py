@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore import declarations, events, ondemand, skew
+from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
 from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError, nearest
 from lodestore.inputs import Inputs
@@ -332,7 +333,8 @@ class Features:
             return 0, 0
         columns = [*keys, "event_timestamp", "created_timestamp", *(one.name for one in view.stored)]
         for table in _steps(self._offline.batches(name, columns, where)):
-            done = self._publish_step(view, _newest_of_each(table, keys))
+            with undisturbed():
+                done = self._publish_step(view, _newest_of_each(table, keys))
             written, late = written + done[0], late + done[1]
         return written, late
 
@@ -436,7 +438,7 @@ class Features:
 
     # -- pushed rows
 
-    def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Written:
+    def push(self, view: str, rows: Iterable[Mapping[str, Any]] | pa.Table) -> Written:
         """The rows are visible to the next read of every process; when one of them is bad, none is."""
         declared = self.catalog.view(view)
         try:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from lodestore.bulk import undisturbed
 from lodestore.errors import InvalidRowsError, UnavailableError
 from lodestore.models import EmbeddingVersion
 from lodestore.online import Key, OnlineRow, OnlineStore, Written, encode_columns, encode_payload
-from lodestore.rows import CheckedRows, check_rows
+from lodestore.rows import CheckedRows, check_rows, check_table
 from lodestore.spaces import Vector, check_vectors, namespace
 from lodestore.spec import FeatureView
 
@@ -25,7 +26,7 @@ Versions = Callable[[], Mapping[str, EmbeddingVersion]]
 
 def push(
     view: FeatureView,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]] | pa.Table,
     online: OnlineStore,
     *,
     now: datetime,
@@ -40,8 +41,23 @@ def push(
     wait for the history than `journal_limit`, nothing is taken: `UnavailableError`.
     """
     _refuse_overflow(view, online, journal_limit)
-    given = list(rows) if view.embeddings else rows
-    found = check_rows(view, given, now=now)
+    with undisturbed():
+        return _push(view, rows, online, now, versions)
+
+
+def _push(
+    view: FeatureView,
+    rows: Iterable[Mapping[str, Any]] | pa.Table,
+    online: OnlineStore,
+    now: datetime,
+    versions: Versions | None,
+) -> Written:
+    if isinstance(rows, pa.Table):
+        given: Iterable[Any] = rows.to_pylist() if view.embeddings else ()
+        found = check_table(view, rows, now=now)
+    else:
+        given = list(rows) if view.embeddings else rows
+        found = check_rows(view, given, now=now)
     vectors, wrong = check_vectors(view, given, versions) if view.embeddings else ({}, {})
     _refuse_bad(view, found, wrong)
     keys = list(zip(*(found.table[key].to_pylist() for key in view.entity.keys), strict=True))

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
 from lodestore.events import TextRow
@@ -21,7 +22,7 @@ from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import view_schema
 from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable
 
-__all__ = ["CheckedRows", "Problem", "check_rows", "check_value", "checked_rows"]
+__all__ = ["CheckedRows", "Problem", "check_rows", "check_table", "check_value", "checked_rows"]
 
 # Clocks of sources differ a little; beyond this an event's time is a mistake.
 MAX_AHEAD = timedelta(minutes=5)
@@ -92,6 +93,75 @@ def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> C
         columns = {name: [one for at, one in enumerate(all_) if at not in bad] for name, all_ in columns.items()}
     problems = tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
     return CheckedRows(_table(view, columns, now), problems)
+
+
+def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> CheckedRows:
+    """As `check_rows` does it, a whole column at a time where every value fits; otherwise row by row, to name what does not.
+
+    Event ids are the same either way.
+    """
+    columns = _fitting_columns(view, table, now) if view.derive is None and not view.embeddings else None
+    if columns is None:
+        return check_rows(view, table.to_pylist(), now=now)
+    return CheckedRows(_table(view, columns, now), ())
+
+
+def _fitting_columns(view: FeatureView, table: pa.Table, now: datetime) -> dict[str, list[Any]] | None:
+    """Every column of the view as Python values; None where one of them does not plainly fit."""
+    schema = view_schema(view)
+    names = [name for name in schema.names if name != "ingested_at"]
+    if not set(table.column_names) <= set(names) or len(set(table.column_names)) != table.num_columns:
+        return None
+    out: dict[str, list[Any]] = {}
+    for name in names:
+        column = table[name] if name in table.column_names else pa.nulls(table.num_rows, schema.field(name).type)
+        if not _plainly_fits(view, name, column, schema.field(name).type, now):
+            return None
+        out[name] = column.to_pylist()
+    return out
+
+
+def _plainly_fits(view: FeatureView, name: str, column: Any, kind: pa.DataType, now: datetime) -> bool:  # noqa: ANN401
+    if column.type != kind and not (pa.types.is_string(column.type) and pa.types.is_large_string(kind)):
+        return False
+    if name in {*view.entity.keys, "event_timestamp"} and column.null_count:
+        return False
+    if name in view.entity.keys or name == "event_id":
+        longest = _LONGEST_KEY if name != "event_id" else _LONGEST_EVENT_ID
+        return pa.types.is_integer(kind) or _between(pc.utf8_length(column), 1, longest)
+    if name in _TIMES:
+        return _between(column, None, pa.scalar(now + MAX_AHEAD, kind))
+    return _feature_fits(view.feature(name), column)
+
+
+def _feature_fits(feature: Feature, column: Any) -> bool:  # noqa: ANN401 - an Arrow column
+    if feature.kind in {Kind.INTEGER, Kind.NUMBER}:
+        low, high = feature.minimum, feature.maximum
+        if feature.kind is Kind.INTEGER and not feature.wide:
+            low, high = (
+                max(low or -MAX_SAFE_INTEGER, -MAX_SAFE_INTEGER),
+                min(high or MAX_SAFE_INTEGER, MAX_SAFE_INTEGER),
+            )
+            low = feature.minimum if feature.minimum is not None else low
+            high = feature.maximum if feature.maximum is not None else high
+        finite = feature.kind is Kind.INTEGER or pc.all(pc.is_finite(column)).as_py() is not False
+        return finite and _between(column, low, high)
+    if feature.kind is Kind.CATEGORY:
+        among = pc.is_in(column.drop_null(), value_set=pa.array(feature.categories))
+        return pc.all(among).as_py() is not False
+    if feature.kind in {Kind.TEXT, Kind.PROMPT}:
+        return _between(pc.utf8_length(column), None, feature.max_length or _MAX_TEXT)
+    return feature.kind in {Kind.BOOLEAN, Kind.TIMESTAMP}
+
+
+def _between(column: Any, low: Any, high: Any) -> bool:  # noqa: ANN401 - any ordered type
+    """Whether every value that is there lies between the bounds."""
+    bounds = pc.min_max(column)
+    least, most = bounds["min"].as_py(), bounds["max"].as_py()
+    if least is None:
+        return True
+    low, high = (one.as_py() if isinstance(one, pa.Scalar) else one for one in (low, high))
+    return (low is None or least >= low) and (high is None or most <= high)
 
 
 def check_value(feature: Feature, value: object) -> str | None:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
 from lodestore.errors import UnknownModelError, nearest
 from lodestore.logs import Logs
@@ -434,7 +435,8 @@ class Spaces:
             return Rebuilt(view.name, feature.name, version.label, 0, self._online.drop(place) if there else 0)
         if there and self._online.get_meta(mark) == state:
             return Rebuilt(view.name, feature.name, version.label, 0)
-        written, removed = write(view, feature, version)
+        with undisturbed():
+            written, removed = write(view, feature, version)
         self._online.set_meta(mark, state)
         return Rebuilt(view.name, feature.name, version.label, written, removed)
 
@@ -548,6 +550,18 @@ class _Rows:
         weights[order[ends]] = 1.0
         return weights
 
+    def _pieces(self, ids: pa.Array) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """The vectors as they stream, each with the number of its row; -1 for one that came meanwhile."""
+        at = 0
+        for batch in self._offline.batches(self._table, [self._id, "vector"]):
+            found, end = batch.column(self._id), at + batch.num_rows
+            if ids.slice(at, batch.num_rows).equals(found):  # the usual case: the same order as before
+                rows = np.arange(at, end)
+            else:
+                rows = pc.index_in(found, ids).fill_null(-1).to_numpy(zero_copy_only=False)
+            at = end
+            yield rows, _matrix(pa.chunked_array([batch.column("vector")]))
+
     def means(
         self, weights: np.ndarray[Any, Any]
     ) -> Iterator[tuple[slice, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
@@ -560,15 +574,11 @@ class _Rows:
         for first in range(0, len(self.entities), _HELD):
             size = min(_HELD, len(self.entities) - first)
             sums, totals = np.zeros((size, self._dimension), dtype=np.float32), np.zeros(size)
-            for batch in self._offline.batches(self._table, [self._id, "vector"]):
-                places = pc.index_in(batch.column(self._id), ids)
-                rows = places.fill_null(-1).to_numpy(zero_copy_only=False)
+            for rows, vectors in self._pieces(ids):
                 codes = np.where(rows >= 0, self._codes[rows] - first, -1)
                 share = np.where((codes >= 0) & (codes < size), weights[rows], 0.0)
                 there = np.flatnonzero(share)
-                _add(
-                    sums, totals, codes[there], share[there], _matrix(pa.chunked_array([batch.column("vector")])), there
-                )
+                _add(sums, totals, codes[there], share[there], vectors if len(there) == len(rows) else vectors[there])
             for start in range(0, size, _WINDOW):
                 end = min(start + _WINDOW, size)
                 part = totals[start:end]
@@ -581,24 +591,26 @@ def _add(
     codes: np.ndarray[Any, Any],
     weights: np.ndarray[Any, Any],
     vectors: np.ndarray[Any, Any],
-    there: np.ndarray[Any, Any],
 ) -> None:
-    """Each chosen vector, times its weight, is part of its entity's sum."""
-    np.add.at(totals, codes, weights)
-    if len(np.unique(codes)) == len(codes):
-        sums[codes] += vectors[there] * weights[:, None].astype(np.float32)
+    """Each vector, times its weight, is part of its entity's sum."""
+    counts = np.bincount(codes, minlength=len(totals))
+    totals += np.bincount(codes, weights, minlength=len(totals))
+    scaled = vectors if (weights == 1).all() else vectors * weights[:, None].astype(np.float32)
+    if counts.max(initial=0) <= 1:
+        sums[codes] += scaled
         return
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    scaled = vectors[there[order]] * weights[order, None].astype(np.float32)
-    sums[codes[order][starts]] += np.add.reduceat(scaled, starts, axis=0)
+    sums[codes[order][starts]] += np.add.reduceat(scaled[order], starts, axis=0)
 
 
 def _codes(keys: pa.Table) -> tuple[np.ndarray[Any, Any], list[Key]]:
     """A number for each row that says whose it is, and the entities in the order of the numbers."""
     if keys.num_columns == 1:
         coded = keys.column(0).combine_chunks().dictionary_encode()
-        return coded.indices.to_numpy().astype(np.int64), [(one,) for one in coded.dictionary.to_pylist()]
+        return coded.indices.to_numpy().astype(np.int64), [
+            (one,) for one in coded.dictionary.to_numpy(zero_copy_only=False).tolist()
+        ]
     places: dict[Key, int] = {}
     rows = zip(*(column.to_pylist() for column in keys.columns), strict=True)
     codes = np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)

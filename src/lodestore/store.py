@@ -25,6 +25,7 @@ from lodestore.online import Written
 from lodestore.outcomes import Outcome, Outcomes
 from lodestore.past import Past
 from lodestore.ports import Clock
+from lodestore.prompts import PromptTemplate, Rendered, render
 from lodestore.releases import Release, ReleaseLog
 from lodestore.rerank import Reranker
 from lodestore.retrieval import Mode, SearchResult
@@ -57,6 +58,7 @@ class Lodestore:
         self._features = features
         self._releases = releases
         self._clock = clock
+        self._templates = templates
         self._contexts = contexts
         self._outcomes = outcomes
         self._past = past
@@ -188,7 +190,10 @@ class Lodestore:
         `request_id` counts and is logged once. `history` is a text, or a list of turns with role and content.
         """
         name = uuid4().hex if request_id is None else id_for(user_id, request_id)
-        asked = Request(query, user_id, template, variables or {}, history, filter, k, token_budget, mode)
+        given = dict(variables or {})
+        said = given.pop("history", None)
+        earlier = said if history is None else history
+        asked = Request(query, user_id, template, given, earlier, filter, k, token_budget, mode)
         live = self._live()
         composed = self._composer.compose(live, asked, context_id=name)
         if not record:
@@ -219,6 +224,20 @@ class Lodestore:
                 made, asked, catalog=features.catalog, weights=weights, at=now, request_id=request_id, log_queries=keep
             )
             self._contexts.add(row)
+
+    def templates(self) -> list[PromptTemplate]:
+        """Every stored version of every template, by id and version."""
+        return self._templates.all()
+
+    def render(
+        self, template: str, variables: Mapping[str, object] | None = None, *, version: str | None = None
+    ) -> Rendered:
+        """The live template, or the named version, with these values, as text and as messages."""
+        if version is None:
+            found = self._templates.live(template, self._live().release)
+        else:
+            found = self._templates.get(template, version)
+        return render(found, variables or {})
 
     def outcome(
         self,

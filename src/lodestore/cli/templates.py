@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["templates"]
 
+_FILE = ".md"
+
 templates = group("templates", "Prompt templates, their versions, and which are live.")
 
 
@@ -75,6 +77,8 @@ def _template(project: Project, template_id: str, version: str | None) -> Prompt
     """That version; without one the live one, the newest stored one, or the newest file, in this order."""
     from lodestore.errors import UnknownTemplateError
 
+    if version is not None and version.endswith(_FILE):
+        return _draft(template_id, version)
     known = _known(project)
     mine = {one.version: one for one in known if one.template_id == template_id}
     if not mine:
@@ -88,9 +92,21 @@ def _template(project: Project, template_id: str, version: str | None) -> Prompt
     return mine[max(weights, key=lambda one: weights[one])] if weights else list(mine.values())[-1]
 
 
+def _draft(template_id: str, file: str) -> PromptTemplate:
+    """The template of a file that nobody stored yet."""
+    from lodestore.errors import TemplateError
+    from lodestore.prompts import read_file
+
+    found = read_file(Path(file))
+    if found.template_id != template_id:
+        message = f"{file} is the template {found.template_id!r}, not {template_id!r}; name the one that it is"
+        raise TemplateError(message)
+    return found
+
+
 @command(templates)
 @click.argument("template_id", metavar="ID")
-@click.option("--version", help="By default the live one.")
+@click.option("--version", help="By default the live one; a file such as draft.md is tried as it is.")
 def show(session: Session, template_id: str, version: str | None) -> None:
     """Show one version: its variables and its text."""
     found = _template(session.project, template_id, version)
@@ -138,10 +154,11 @@ def _added(new: Iterable[str], known: Iterable[str]) -> Iterator[Block]:
 @click.argument("a")
 @click.argument("b")
 def diff(session: Session, template_id: str, a: str, b: str) -> None:
-    """Show what changes from version A to version B."""
+    """Show what changes from version A to version B; either may be a file such as draft.md."""
     from lodestore.prompts import diff as differences
 
-    found = differences(_template(session.project, template_id, a), _template(session.project, template_id, b))
+    before, after = (_template(session.project, template_id, one) for one in (a, b))
+    found = differences(before, after)
     variables = {
         "added": found.variables_added, "removed": found.variables_removed, "changed": found.variables_changed
     }  # fmt: skip
@@ -152,16 +169,18 @@ def diff(session: Session, template_id: str, a: str, b: str) -> None:
         "same": found.same,
         "text": found.text,
         "variables": variables,
+        "family": {"from": before.family, "to": after.family},
     }
     page: list[Block] = [found.text] if found.text else []
-    page += [Facts({f"variables {word}": names for word, names in variables.items() if names})]
+    told: dict[str, Any] = {f"variables {word}": names for word, names in variables.items() if names}
+    page += [Facts(told | ({"family": f"{before.family} -> {after.family}"} if found.family_changed else {}))]
     session.show(value, ["Nothing differs."] if found.same else page)
 
 
 @command(templates)
 @click.argument("template_id", metavar="ID")
 @click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="Once for each variable.")
-@click.option("--version", help="By default the live one.")
+@click.option("--version", help="By default the live one; a file such as draft.md is tried as it is.")
 def render(session: Session, template_id: str, variables: tuple[str, ...], version: str | None) -> None:
     """Print the prompt that the template makes of these values."""
     from lodestore.prompts import render as rendered
