@@ -58,6 +58,7 @@ class Figure:
     more_is_better: bool
 
     def line(self) -> str:
+        """The line as it is printed."""
         met = self.ours >= self.goal if self.more_is_better else self.ours <= self.goal
         ratio = (
             ""

@@ -78,6 +78,11 @@ class Canaries:
         cosines = np.sum(kept * now, axis=1, dtype=np.float64)
         return CanaryReading(version.key, float(cosines.min()), float(cosines.mean()), len(pinned))
 
+    def pin(self, version: EmbeddingVersion, embedder: Embedder) -> None:
+        """The vectors of registration day are kept, unless they already were."""
+        if self._kept(version.fingerprint) is None:
+            self._keep(version.fingerprint, normalised(embedder.embed_documents(list(texts()))))
+
     def confirm(self, version: EmbeddingVersion, embedder: Embedder) -> CanaryReading:
         """The reading, or `FingerprintError` when the running model is another one."""
         reading = self.read(version, embedder)

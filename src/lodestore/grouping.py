@@ -75,7 +75,8 @@ class Extras:
     `per_document` makes one hit of each document, with so many of its chunks. `neighbours` adds the
     texts of so many chunks before and after. `highlight` adds the spans of matched words. `diversity`
     from 0 to 1 passes over what was said already. `titles` joins the title feature's ranking to a
-    hybrid search (None: as the weights say). `explain` tells how the answer was come by.
+    hybrid search (None: as the weights say). `explain` tells how the answer was come by. `rerank` lets
+    the cross-encoder of the settings order the candidates.
     """
 
     per_document: int | None = None
@@ -84,6 +85,7 @@ class Extras:
     diversity: float | None = None
     titles: bool | None = None
     explain: bool = False
+    rerank: bool = False
 
     def __post_init__(self) -> None:
         _within("per_document", self.per_document if self.per_document is not None else 1, 1, _MOST_OF_A_DOCUMENT)

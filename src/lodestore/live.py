@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from lodestore.grouping import Extras, Reader, beside, by_document, highlighted
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import Embedder, VectorStore
 from lodestore.releases import Release
+from lodestore.rerank import Reranker
 from lodestore.retrieval import Hit, Mode, SearchResult, Titles, Weights, checked_query
 from lodestore.tables import in_list
 from lodestore.tokens import CountTokens
@@ -44,6 +45,7 @@ class Live:
     vectors: VectorStore
     counter: Callable[[EmbeddingVersion], CountTokens] | None = None
     weights: Weights = field(default_factory=Weights)
+    reranker: Reranker | None = None
 
     def version(self, feature: str = "content") -> EmbeddingVersion:
         """The live version of an embedding feature."""
@@ -131,12 +133,16 @@ class Live:
                 k=depth, mode=mode, where=where, weights=weights, titles=titles,
             )  # fmt: skip
 
-        hits = self._chosen(best, version, k, extras)
+        hits = self._chosen(best, query, version, k, extras)
         if extras.neighbours:
             hits = beside(self._reader(), version.table, hits, count=extras.neighbours)
         if extras.highlight:
             hits = highlighted(query, hits)
-        explained = self._explained(version, mode, where, k, weights, titles, hits) if extras.explain else None
+        explained = (
+            self._explained(version, mode, where, k, weights, titles, hits, reranked=extras.rerank)
+            if extras.explain
+            else None
+        )
         took = (time.perf_counter() - started) * 1000
         return SearchResult(self.release.generation, version.label, mode, took, tuple(hits), explain=explained)
 
@@ -152,10 +158,16 @@ class Live:
             return None
         return Titles(self.version("title").table, self.embed([query], "title")[0])
 
-    def _chosen(self, best: Callable[[int], list[Hit]], version: EmbeddingVersion, k: int, extras: Extras) -> list[Hit]:
-        pool = k if extras.diversity is None else k * _POOL
+    def _chosen(
+        self, best: Callable[[int], list[Hit]], query: str, version: EmbeddingVersion, k: int, extras: Extras
+    ) -> list[Hit]:
+        pool = k if extras.diversity is None and not extras.rerank else k * _POOL
         hits = best(pool) if extras.per_document is None else _documents(best, pool, extras.per_document)
-        if extras.diversity is None or len(hits) < 2:  # noqa: PLR2004 - one hit is varied enough
+        if extras.rerank:
+            hits = self._reranked(query, hits)
+        if extras.diversity is None:
+            return hits[:k]
+        if len(hits) < 2:  # noqa: PLR2004 - one hit is varied enough
             return hits
         ids = [hit.chunk_id for hit in hits]
         rows = self._reader().read(version.table, ["row_id", "vector"], in_list("row_id", ids)).to_pylist()
@@ -164,6 +176,15 @@ class Live:
         relevance = np.array([hit.score for hit in kept])
         directions = np.array([vectors[hit.chunk_id] for hit in kept], dtype=np.float64)
         return [kept[place] for place in mmr(relevance, directions, k=k, diversity=extras.diversity)]
+
+    def _reranked(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits by the cross-encoder's scores, which take the place of their own."""
+        if self.reranker is None:
+            message = "rerank: no reranker is set; name one as [context] reranker = 'path:FOLDER'"
+            raise RequestError(message)
+        scores = self.reranker.score(query, [hit.text for hit in hits]) if hits else []
+        scored = [replace(hit, score=float(score)) for hit, score in zip(hits, scores, strict=True)]
+        return sorted(scored, key=lambda hit: -hit.score)
 
     def _reader(self) -> Reader:
         if not isinstance(self.vectors, Reader):
@@ -180,6 +201,8 @@ class Live:
         weights: Weights,
         titles: Titles | None,
         hits: Sequence[Hit],
+        *,
+        reranked: bool,
     ) -> dict[str, Any]:
         """How the answer was come by: release, table, index and probes, filter, fusion, each hit's ranks."""
         probing = getattr(self.vectors, "probing", None)
@@ -188,6 +211,7 @@ class Live:
             "table": version.table,
             "fingerprint": version.fingerprint,
             "filter": where,
+            "rerank": reranked,
             **(probing(version.table) if probing else {"index": None}),
         }
         if mode == "hybrid":

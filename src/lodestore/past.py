@@ -24,6 +24,7 @@ from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import Clock, Embedder, OfflineStore, VectorStore
 from lodestore.releases import Release, ReleaseLog
+from lodestore.rerank import Reranker
 from lodestore.retrieval import Mode, SearchResult, Weights
 from lodestore.tables import retired
 from lodestore.wire import from_rfc3339, rfc3339, span
@@ -187,6 +188,7 @@ class Past:
         clock: Clock,
         keep: timedelta,
         weights: Weights | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         self._tables = tables
         self._releases = releases
@@ -195,6 +197,7 @@ class Past:
         self._clock = clock
         self._keep = keep
         self._weights = weights or Weights()
+        self._reranker = reranker
         self._whole: set[tuple[str, int]] = set()
 
     def at(self, moment: datetime) -> Live:
@@ -205,7 +208,7 @@ class Past:
         for version in versions.values():
             self._check_history(version, release)
         tables = PastTables(self._tables, moment)
-        return Live(release, versions, self._embedder, tables, weights=self._weights)
+        return Live(release, versions, self._embedder, tables, weights=self._weights, reranker=self._reranker)
 
     def search(
         self,

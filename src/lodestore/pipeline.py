@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestore.canary import Canaries
 from lodestore.chunking import Chunker
 from lodestore.corpus import ChunkSync, Corpus, DocumentSync
 from lodestore.documents import DocumentSource, read
@@ -79,6 +80,7 @@ class Pipeline:
         embedder: Callable[[EmbeddingVersion], Embedder],
         root: Path,
         batch_tokens: int,
+        canaries: Canaries,
     ) -> None:
         self._store = store
         self._vectors = vectors
@@ -95,6 +97,7 @@ class Pipeline:
         self._embedder = embedder
         self._root = root
         self._batch_tokens = batch_tokens
+        self._canaries = canaries
 
     def writing(self, act: str) -> AbstractContextManager[None]:
         """Hold the store-wide writer lock while `act` goes on."""
@@ -157,6 +160,8 @@ class Pipeline:
                 progress=progress,
             )
             filled = filling.run(documents)
+            if filled.embedded:
+                self._canaries.pin(version, self._embedder(version))
             # Also where nothing was written: the last run may have died before it came to this.
             self._vectors.index(version.table)
         return filled

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lodestore.composer import Composer, Request, User
 from lodestore.context import Context
 from lodestore.contexts import LoggedContext
-from lodestore.errors import RequestError
+from lodestore.errors import LodestoreError, RequestError
 from lodestore.replay import request_of, snapshot_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lodestore.project import Project
     from lodestore.releases import Release
 
-__all__ = ["Asked", "Change", "Preview", "preview", "preview_version"]
+__all__ = ["Asked", "Change", "Preview", "preview", "preview_version", "told"]
 
 _SHOWN = 20
 
@@ -115,6 +115,14 @@ def preview_version(project: Project, version: EmbeddingVersion, *, limit: int) 
         {slot_of(version): version.key}, action="preview", author="preview", reason="", at=project.clock()
     )
     return preview(project, live, after, limit=limit)
+
+
+def told(project: Project, version: EmbeddingVersion, *, limit: int = 50) -> str:
+    """The preview of a built version as Markdown, for the report of its gate; where there is none, why."""
+    try:
+        return preview_version(project, version, limit=limit).markdown()
+    except LodestoreError as error:
+        return f"No preview: {error}"
 
 
 def _questions(project: Project, limit: int) -> tuple[Literal["logged", "golden"], list[Asked]]:

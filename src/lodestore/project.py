@@ -11,6 +11,7 @@ from pathlib import Path
 from lodestore.adapters.factory import embedder
 from lodestore.adapters.lance import LanceStore
 from lodestore.baselines import Baselines, PinningReleases
+from lodestore.canary import Canaries
 from lodestore.catalog import Catalog, collect
 from lodestore.changes import Changes
 from lodestore.chunking import Chunker
@@ -168,7 +169,7 @@ class Project:
     def snapshot(self, release: Release) -> Live:
         """A snapshot of that release."""
         versions = {feature: self.versions.registered(key) for feature, key in release.embeddings.items()}
-        return Live(release, versions, self.embedder, self.tables, self.counter, self.settings.search.weights)
+        return Live(release, versions, self.embedder, self.tables, self.counter, self.settings.search.weights, self.reranker)
 
     @cached_property
     def past(self) -> Past:
@@ -181,6 +182,7 @@ class Project:
             clock=self.clock,
             keep=timedelta(days=self.settings.retention.days),
             weights=self.settings.search.weights,
+            reranker=self.reranker,
         )
 
     @cached_property
@@ -256,6 +258,7 @@ class Project:
             embedder=self.embedder,
             root=self.settings.root,
             batch_tokens=self.settings.embedding.batch_tokens,
+            canaries=Canaries(self.logs),
         )
 
     @cached_property

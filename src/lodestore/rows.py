@@ -136,14 +136,9 @@ def _plainly_fits(view: FeatureView, name: str, column: Any, kind: pa.DataType, 
 
 def _feature_fits(feature: Feature, column: Any) -> bool:  # noqa: ANN401 - an Arrow column
     if feature.kind in {Kind.INTEGER, Kind.NUMBER}:
-        low, high = feature.minimum, feature.maximum
-        if feature.kind is Kind.INTEGER and not feature.wide:
-            low, high = (
-                max(low or -MAX_SAFE_INTEGER, -MAX_SAFE_INTEGER),
-                min(high or MAX_SAFE_INTEGER, MAX_SAFE_INTEGER),
-            )
-            low = feature.minimum if feature.minimum is not None else low
-            high = feature.maximum if feature.maximum is not None else high
+        widest = math.inf if feature.kind is Kind.NUMBER or feature.wide else MAX_SAFE_INTEGER
+        low = -widest if feature.minimum is None else max(feature.minimum, -widest)
+        high = widest if feature.maximum is None else min(feature.maximum, widest)
         finite = feature.kind is Kind.INTEGER or pc.all(pc.is_finite(column)).as_py() is not False
         return finite and _between(column, low, high)
     if feature.kind is Kind.CATEGORY:

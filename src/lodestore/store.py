@@ -95,6 +95,7 @@ class Lodestore:
         diversity: float | None = None,
         titles: bool | None = None,
         explain: bool = False,
+        rerank: bool = False,
     ) -> SearchResult:
         """The k best chunks for a query; `filter` is text or JSON over the declared columns.
 
@@ -102,7 +103,7 @@ class Lodestore:
         it. `as_of` searches what was visible at that moment, by the release that was live then. The
         others are told by `lodestore.grouping.Extras`.
         """
-        extras = Extras(per_document, neighbours, highlight, diversity, titles, explain)
+        extras = Extras(per_document, neighbours, highlight, diversity, titles, explain, rerank)
         where = condition(filter, mandatory=mandatory)
         if as_of is None and extras == Extras():
             return self._live().search(query, k=k, mode=mode, where=where)

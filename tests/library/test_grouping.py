@@ -139,10 +139,10 @@ def test_a_document_whose_chunk_was_cut_is_told_so(live):
     store = live.vectors
     corpus = Corpus(store, Logs(store, utc_now), utc_now)
     row = {"document_id": "docs/0", "source": "docs", "title": "t", "content": "c"}
-    full = {name: None for name in DOCUMENTS.names} | row
+    full = dict.fromkeys(DOCUMENTS.names) | row
     store.append("documents", pa.Table.from_pylist([full], schema=DOCUMENTS))
     store.ensure(chunk_table("c"), CHUNKS, key="chunk_id")
-    chunk = {name: None for name in CHUNKS.names} | {"chunk_id": "d0c0", "document_id": "docs/0", "truncated": True}
+    chunk = dict.fromkeys(CHUNKS.names) | {"chunk_id": "d0c0", "document_id": "docs/0", "truncated": True}
     store.append(chunk_table("c"), pa.Table.from_pylist([chunk], schema=CHUNKS))
 
     found = Reasons(store, corpus, live=lambda: live, sources=["docs"]).why("topic3", "docs/0", k=3)
@@ -163,13 +163,23 @@ TEXT = "# Refunds\n\nA refund of an invoice takes five days after the approval.\
 
 
 def test_a_draft_asks_for_headings_and_sentences_and_knows_who_answers():
-    made = draft([Read("d/1", "Refunds", TEXT), Read("d/2", "Roses", "# Roses\n\nRed roses grow behind the old greenhouse near the wall.\n")], count=20)
+    made = draft(
+        [
+            Read("d/1", "Refunds", TEXT),
+            Read("d/2", "Roses", "# Roses\n\nRed roses grow behind the old greenhouse near the wall.\n"),
+        ],
+        count=20,
+    )
 
     assert {one.segment for one in made} == {"synthetic-heading", "synthetic-sentence"}
     owner = {one.text: one.document_id for one in made}
     assert owner["refund invoice takes five days approval"] == "d/1"
     assert made == draft(
-        [Read("d/1", "Refunds", TEXT), Read("d/2", "Roses", "# Roses\n\nRed roses grow behind the old greenhouse near the wall.\n")], count=20
+        [
+            Read("d/1", "Refunds", TEXT),
+            Read("d/2", "Roses", "# Roses\n\nRed roses grow behind the old greenhouse near the wall.\n"),
+        ],
+        count=20,
     )
 
 

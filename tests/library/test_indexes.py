@@ -46,7 +46,10 @@ def table(rows, seed=0, prefix="r"):
         "source": ["docs"] * rows,
         "access": [["all"] if n % 100 else ["all", "board"] for n in range(rows)],
     }
-    columns = [pa.array(known[name], schema.field(name).type) if name in known else pa.nulls(rows, schema.field(name).type) for name in schema.names]
+    columns = [
+        pa.array(known[name], schema.field(name).type) if name in known else pa.nulls(rows, schema.field(name).type)
+        for name in schema.names
+    ]
     return pa.table(columns, schema=schema)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lodestore.adapters.lance import LanceStore
@@ -64,7 +64,7 @@ class World:
         }
 
     def write(self, document, text, category="x"):
-        row = {name: None for name in DOCUMENTS.names} | {
+        row = dict.fromkeys(DOCUMENTS.names) | {
             "document_id": document, "source": "docs", "title": text, "content": text, "category": category,
             "content_hash": hash_text(text + category), "ingested_at": self.clock(),
         }  # fmt: skip

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lodestore.errors import ConflictError, HeldError, InUseError, RefusedError
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingVersion
-from lodestore.releases import NOTHING, Hold, Release, ReleaseLog, Slot, predecessor
+from lodestore.releases import NOTHING, Hold, Release, ReleaseLog, Slot, predecessor, predecessors
 from lodestore.rollout import (
     MAX_ATTEMPTS,
     State,
@@ -183,5 +183,98 @@ class Rollouts(RuleBasedStateMachine):
             assert target != history[-1].slots.get(slot)
 
 
+class HeldRollouts(RuleBasedStateMachine):
+    """Declarations, sensor ticks, promotions, rollbacks with holds, drops and template activations in any order."""
+
+    versions = (A, B, version("c"))
+
+    @initialize()
+    def start(self) -> None:
+        self.clock = FrozenClock()
+        self.log = ReleaseLog(Logs(MemoryStore(), self.clock), self.clock)
+        self.declared = A
+        self.dropped: set[str] = set()
+        self._publish({CONTENT: A.key})
+
+    def _publish(self, changes: dict[Slot, object]) -> None:
+        self.clock.advance(timedelta(seconds=1))
+        self.log.publish(changes, action="promote", author="test")
+
+    def _named(self, key: str) -> EmbeddingVersion:
+        return next(one for one in self.versions if one.key == key)
+
+    def _hold(self, one: EmbeddingVersion) -> None:
+        self.clock.advance(timedelta(seconds=1))
+        self.log.hold(CONTENT, fingerprint=one.fingerprint, version=one.label, author="me", reason="worse")
+
+    def _free(self, one: Hold | EmbeddingVersion) -> None:
+        self.clock.advance(timedelta(seconds=1))
+        label = one.version if isinstance(one, Hold) else one.label
+        self.log.release_hold(CONTENT, fingerprint=one.fingerprint, version=label, author="me", reason="")
+
+    def _state(self) -> State:
+        return State((self.declared,), self.log.live(), tuple(self.log.holds()), {})
+
+    @rule(one=st.sampled_from(versions))
+    def change_the_declaration(self, one: EmbeddingVersion) -> None:
+        self.declared = one
+
+    @rule(number=st.integers(1, 9))
+    def activate_a_template_in_between(self, number: int) -> None:
+        before = self.log.live().embeddings
+        self._publish({Slot("template", "qa_basic"): {f"1.0.{number}": 1.0}})
+        assert self.log.live().embeddings == before
+
+    @rule()
+    def tick_and_carry_out(self) -> None:
+        decision = decide(self._state())
+        for hold in decision.lift:
+            assert hold.fingerprint != self.declared.fingerprint
+            self._free(hold)
+        for launch in decision.launches:
+            held = {hold.fingerprint for hold in self.log.holds()}
+            assert launch.version.fingerprint not in held
+            self.dropped.discard(launch.version.key)
+            self._publish({CONTENT: launch.version.key})
+        assert decide(self._state()).launches == ()
+
+    @rule()
+    def roll_back(self) -> None:
+        history = self.log.history()
+        try:
+            changes = rollback_changes(history, CONTENT)
+        except RefusedError:
+            return
+        assert changes[CONTENT] not in self.dropped
+        left = self._named(history[-1].embeddings["content"])
+        self._publish(changes)
+        self._hold(left)
+        self._free(self._named(changes[CONTENT]))
+        assert all(one.version != left for _ in range(20) for one in decide(self._state()).launches)
+
+    @rule(one=st.sampled_from(versions))
+    def drop(self, one: EmbeddingVersion) -> None:
+        history = self.log.history()
+        needed = {history[-1].embeddings["content"], *predecessors(history, CONTENT)[:1]}
+        if one.key in needed:
+            with pytest.raises(InUseError):
+                verify_droppable(one, history, keep=1)
+        else:
+            verify_droppable(one, history, keep=1)
+            self.dropped.add(one.key)
+
+    @invariant()
+    def what_is_live_is_there(self) -> None:
+        if hasattr(self, "log"):
+            assert self.log.live().embeddings["content"] not in self.dropped
+
+    @invariant()
+    def the_way_back_is_there(self) -> None:
+        if hasattr(self, "log"):
+            assert not set(predecessors(self.log.history(), CONTENT)[:1]) & self.dropped
+
+
+TestHeldRollouts = HeldRollouts.TestCase
+TestHeldRollouts.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)

@@ -80,7 +80,9 @@ def folder(tmp_path_factory):
     (place / "docs" / "broken.md").write_bytes(b"\xff\xfe\x00broken")
     (place / "golden" / "queries.jsonl").write_text("\n".join(map(json.dumps, QUERIES)))
     (place / "golden" / "qrels.tsv").write_text(QRELS)
-    template = "---\nid: qa_basic\nversion: 1.0.0\nvariables:\n  context: {}\n  question: {}\n---\n{context}\n\n{question}\n"
+    template = (
+        "---\nid: qa_basic\nversion: 1.0.0\nvariables:\n  context: {}\n  question: {}\n---\n{context}\n\n{question}\n"
+    )
     (place / "templates" / "qa_basic.md").write_text(template)
     (place / "lodestore.toml").write_text(SETTINGS)
     project = open_project(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from assets.house import House
 from lodestore.project import open_project
 from orchestration.definitions import build
 from quality.retrieval import retrieval_checks
@@ -34,12 +35,5 @@ def test_no_other_job_waits_for_these_checks(make_project):
     folder = make_project()
     job = build(str(folder)).resolve_job_def("ingest")
 
-    mine = {key.name for one in retrieval_checks_of(folder) for key in one.check_keys}
+    mine = {key.name for one in retrieval_checks(House(())) for key in one.check_keys}
     assert not mine & {key.name for key in job.asset_layer.asset_graph.asset_check_keys}
-
-
-def retrieval_checks_of(folder):
-    from assets.house import House
-
-    del folder
-    return retrieval_checks(House(()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -12,7 +13,10 @@ from threading import Thread
 import dagster as dg
 import pytest
 
+from lodestore.alerts import AlertOptions, Desk
+from lodestore.logs import Logs
 from lodestore.project import open_project
+from lodestore.testing import MemoryStore
 from orchestration.alerting import check_alerts
 from orchestration.definitions import build
 
@@ -147,3 +151,24 @@ def test_off_topic_documents_make_one_message_and_their_going_one_recovery(
     assert "whisk" not in message
     (message,) = recovered
     assert "RECOVERED embedding_drift" in message
+
+
+def test_a_message_that_a_channel_refused_is_kept_and_comes_when_the_channel_is_back(channel: Channel) -> None:
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    logs = Logs(MemoryStore(), lambda: start)
+    row = {"check": "canary", "asset": "live_embeddings", "partition": "", "severity": "error", "run_id": "r"}
+    logs.put("checks", {**row, "detail": "0.2", "mend": "", "passed": False, "value": 0.2, "limit": 0.999})
+    options = AlertOptions(urls=(channel.url,))
+    desk = Desk(logs, lambda: start, options, {})
+
+    channel.deaf = True
+    desk.note(None)
+    (refused,) = desk.deliver()
+    too_early = desk.deliver()
+    channel.deaf = False
+    (taken,) = Desk(logs, lambda: start + timedelta(minutes=1), options, {}).deliver()
+
+    assert refused.problem == "json did not take it"
+    assert too_early == []
+    assert taken.problem is None
+    assert len(channel.taken()) == 1

@@ -32,6 +32,7 @@ _MODES = click.Choice(["hybrid", "vector", "text"])
 @click.option("--highlight", is_flag=True, help="Mark the words that match.")
 @click.option("--diversity", type=float, help="From 0 to 1: pass over what was said already.")
 @click.option("--titles", is_flag=True, default=None, help="Let the titles' own vectors join a hybrid search.")
+@click.option("--rerank", is_flag=True, help="Let the cross-encoder of [context] reranker order the candidates.")
 @click.option("--explain", is_flag=True, help="Also say how each chunk was found.")
 @click.option("--full", is_flag=True, help="Print whole chunks.")
 def search(
