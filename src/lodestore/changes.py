@@ -17,7 +17,7 @@ from lodestore import golden as goldens
 from lodestore import rollout
 from lodestore.canary import Canaries, CanaryReading
 from lodestore.chunking import Chunker, ready
-from lodestore.errors import BudgetError, GateError, GoldenError, RetentionError
+from lodestore.errors import BudgetError, GateError, GoldenError, RefusedError, RetentionError
 from lodestore.gate import GateOptions, GateReport, Measured, Verdict, compared, judge, mean_overlap
 from lodestore.golden import GoldenSet
 from lodestore.locks import Locks
@@ -383,9 +383,17 @@ class Changes:
         history = self._releases.history()
         changes = rollout.rollback_changes(history, slot)
         self._verify_present(slot, changes[slot])
-        release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=history[-1])
+        leaving = self._versions.registered(history[-1].slots[slot]) if slot.kind == "embedding" else None
+        if leaving is not None:
+            # Held before it leaves: a crash in between must not let a sensor bring it back.
+            self._hold(leaving, author=author, reason=reason)
+        try:
+            release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=history[-1])
+        except RefusedError:
+            if leaving is not None:
+                self._lift(leaving, author=author, reason="the rollback did not happen")
+            raise
         if slot.kind == "embedding":
-            self._hold(self._versions.registered(history[-1].slots[slot]), author=author, reason=reason)
             self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
         return release
 

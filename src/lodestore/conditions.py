@@ -8,7 +8,7 @@ from typing import Any
 from lodestore.filters import Column, Filter, combine, parse
 from lodestore.tables import FILTERABLE
 
-__all__ = ["COLUMNS", "compiled", "condition"]
+__all__ = ["COLUMNS", "compiled", "condition", "demanded"]
 
 _TYPES = {"string": "string", "int64": "integer", "double": "number", "bool": "boolean"}
 COLUMNS = tuple(
@@ -27,7 +27,7 @@ def condition(
     *,
     filters: Mapping[str, str] | None = None,
     features: Mapping[str, Any] | None = None,
-    mandatory: str | Mapping[str, Any] | None = None,
+    mandatory: str | Mapping[str, Any] | Filter | None = None,
 ) -> str | None:
     """What the caller asks and what the user's features ask, both; None when neither asks anything.
 
@@ -40,9 +40,15 @@ def condition(
     asked = None if filter is None or filter in ("", {}) else parse(filter, COLUMNS)
     known = {} if features is None else features
     own = [_of_feature(column, known.get(ref)) for column, ref in (filters or {}).items()]
-    demanded = None if mandatory is None or mandatory in ("", {}) else parse(mandatory, COLUMNS)
-    both = combine(asked, *own, demanded)
+    both = combine(asked, *own, demanded(mandatory))
     return None if both is None else both.sql()
+
+
+def demanded(mandatory: str | Mapping[str, Any] | Filter | None) -> Filter | None:
+    """The filter that a caller makes mandatory: ready, or to be read; None when there is none."""
+    if mandatory is None or isinstance(mandatory, Filter):
+        return mandatory
+    return None if mandatory in ("", {}) else parse(mandatory, COLUMNS)
 
 
 def _of_feature(column: str, value: object) -> Filter | None:

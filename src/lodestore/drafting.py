@@ -22,8 +22,9 @@ from lodestore.ports import OfflineStore
 __all__ = ["Drafted", "draft", "drafted_from", "write"]
 
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
-_SENTENCE = re.compile(r"[A-Z0-9][^.!?\n]{30,240}[.!?](?=\s|$)")
-_WORD = re.compile(r"[^\W_][\w'-]*")
+_SENTENCE = re.compile(r"(?:^|(?<=[.!?]\s)|(?<=\n))[^.!?\n#]{30,240}[.!?](?=\s|$)")
+# A word has a letter: bare numbers of tables and formulas are nothing that anybody asks for.
+_WORD = re.compile(r"\b[\w'-]*[^\W\d_][\w'-]*")
 _QUESTIONS = (
     "what should I know about {0}",
     "where is {0} explained",
@@ -31,7 +32,13 @@ _QUESTIONS = (
     "can somebody help with {0}",
 )
 _COMMON = frozenset(
-    ["a", "about", "after", "all", "also", "an", "and", "any", "are", "as", "at", "be", "because", "been", "before", "but", "by", "can", "could", "did", "do", "does", "each", "for", "from", "had", "has", "have", "he", "her", "here", "his", "how", "i", "if", "in", "into", "is", "it", "its", "may", "more", "most", "must", "no", "not", "of", "on", "one", "only", "or", "other", "our", "out", "over", "she", "should", "so", "some", "such", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "under", "up", "use", "used", "was", "we", "were", "what", "when", "where", "which", "while", "who", "will", "with", "would", "you", "your"]
+    re.findall(
+        r"\w+",
+        "a about after all also an and any are as at be because been before but by can could did do does each for "
+        "from had has have he her here his how i if in into is it its may more most must no not of on one only or "
+        "other our out over she should so some such than that the their them then there these they this those to "
+        "under up use used was we were what when where which while who will with would you your ",
+    )
 )
 _FEWEST_WORDS = 3
 _MOST_WORDS = 9
@@ -118,7 +125,7 @@ def _of(document: _Read) -> Iterator[tuple[str, str, str]]:
     for heading in dict.fromkeys(headings):
         words = _WORD.findall(heading)
         if 1 <= len(words) <= _LONGEST_HEADING and any(word.lower() not in _COMMON for word in words):
-            yield "heading", _asked(heading.strip()), document.document_id
+            yield "heading", _asked(heading.strip(" .:;,-")), document.document_id
     for sentence in _SENTENCE.findall(document.content):
         said = _keywords(sentence)
         if said is not None:

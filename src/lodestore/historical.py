@@ -17,7 +17,7 @@ from lodestore.releases import Release, ReleaseLog
 from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
 from lodestore.tables import MOMENT, view_schema, view_table
 
-__all__ = ["historical"]
+__all__ = ["assert_no_leak", "historical"]
 
 _TIMES = ("event_timestamp", "created_timestamp")
 
@@ -174,3 +174,35 @@ def _input(joined: pa.Table, view: OnDemandView, name: str) -> list[Any]:
         message = f"{view.name} needs the request input {name!r} as a column of the entity table{hint}"
         raise RequestError(message)
     return list(joined[name].to_pylist())
+
+
+def assert_no_leak(
+    entities: pa.Table,
+    features: Sequence[str | FeatureRef],
+    joined: pa.Table | None = None,
+    *,
+    catalog: Catalog,
+    offline: OfflineStore,
+    as_known_at: datetime | None = None,
+) -> None:
+    """Raise AssertionError when a training set holds what nobody could know at a row's time.
+
+    `joined` may come from anywhere, with the entities in their order and the features under their full
+    references; without one, what `historical` gives is looked at. Every stored scalar is computed again from
+    what had happened and been recorded by the row's time. The error counts rows and names their places.
+    """
+    made = historical(entities, features, catalog=catalog, offline=offline, as_known_at=as_known_at)
+    catalog, release = declarations.complete(catalog, Logs(offline)), _live(offline)
+    wanted = [ref for ref in _wanted(features, catalog) if ref.view not in catalog.on_demand]
+    for view, refs in _by_view(wanted, catalog, release.views):
+        plain = [ref for ref in refs if view.feature(ref.feature).kind is not Kind.EMBEDDING]
+        if plain:
+            asof.assert_no_leak(
+                entities,
+                _history(view, [ref.feature for ref in plain], offline).read_all(),
+                made if joined is None else joined,
+                keys=view.entity.keys,
+                features={ref.feature: str(ref) for ref in plain},
+                ttl=view.ttl,
+                as_known_at=as_known_at,
+            )

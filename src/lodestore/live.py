@@ -182,7 +182,9 @@ class Live:
         if self.reranker is None:
             message = "rerank: no reranker is set; name one as [context] reranker = 'path:FOLDER'"
             raise RequestError(message)
-        scores = self.reranker.score(query, [hit.text for hit in hits]) if hits else []
+        if not hits:
+            return []
+        scores = self.reranker.score(query, [hit.text for hit in hits])
         scored = [replace(hit, score=float(score)) for hit, score in zip(hits, scores, strict=True)]
         return sorted(scored, key=lambda hit: -hit.score)
 

@@ -21,6 +21,8 @@ __all__ = ["JOURNAL_LIMIT", "note_newest", "push"]
 JOURNAL_LIMIT = 1_000_000
 """The most rows that may wait for the history. More means that nobody drains, or that the store is away."""
 
+_NOTED_EVERY = 1_000_000
+
 Versions = Callable[[], Mapping[str, EmbeddingVersion]]
 
 
@@ -72,9 +74,9 @@ def _push(
 
 
 def note_newest(online: OnlineStore, place: str, micros: int) -> None:
-    """The namespace is known to have had an event then, or a later one; that tells whether it is fresh."""
+    """The namespace is known, to the second, to have had an event then; that tells whether it is fresh."""
     found = online.get_meta(f"newest/{place}")
-    if found is None or int(found) < micros:
+    if found is None or int(found) + _NOTED_EVERY < micros:
         online.set_meta(f"newest/{place}", b"%d" % micros)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -245,9 +245,8 @@ def fused(
     of_titles = {name: ranks[row["document_id"]] for name, row in rows.items() if row["document_id"] in ranks}
     scored = _fused_places([*sides, of_titles], [say.vector, say.text, say.title])
     return [
-        _hit(
-            rows[name],
-            score,
+        replace(
+            _hit(rows[name], score),
             vector_rank=sides[0].get(name),
             text_rank=sides[1].get(name),
             title_rank=of_titles.get(name),
@@ -256,7 +255,7 @@ def fused(
     ]
 
 
-def _hit(row: Mapping[str, Any], score: float, **ranks: int | None) -> Hit:
+def _hit(row: Mapping[str, Any], score: float) -> Hit:
     return Hit(
         chunk_id=row["row_id"],
         document_id=row["document_id"],
@@ -268,10 +267,4 @@ def _hit(row: Mapping[str, Any], score: float, **ranks: int | None) -> Hit:
         end=row["end"],
         source=row["source"],
         category=row["category"],
-        **ranks,
     )
-
-
-def hits_of(found: pa.Table) -> list[Hit]:
-    """The hits of a table of rows with `_score`."""
-    return [_hit(row, row["_score"]) for row in found.to_pylist()]

@@ -104,7 +104,7 @@ class RetentionOptions:
     days: float = 30.0
 
     def __post_init__(self) -> None:
-        _within("days", self.days, 0)
+        _within("days", self.days, 0, 36_500)
 
 
 @dataclass(frozen=True, slots=True)

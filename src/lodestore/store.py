@@ -87,7 +87,7 @@ class Lodestore:
         k: int = 10,
         mode: Mode = "hybrid",
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
-        mandatory: str | Mapping[str, Any] | None = None,
+        mandatory: str | Mapping[str, Any] | Filter | None = None,
         as_of: datetime | None = None,
         per_document: int | None = None,
         neighbours: int = 0,
@@ -124,7 +124,7 @@ class Lodestore:
         k: int = 10,
         mode: Mode = "hybrid",
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
-        mandatory: str | Mapping[str, Any] | None = None,
+        mandatory: str | Mapping[str, Any] | Filter | None = None,
     ) -> list[SearchResult]:
         """The answer to each query, in their order, all by one release."""
         return self._live().search_many(queries, k=k, mode=mode, where=condition(filter, mandatory=mandatory))
@@ -137,7 +137,7 @@ class Lodestore:
         k: int = 10,
         mode: Mode = "hybrid",
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
-        mandatory: Filter | None = None,
+        mandatory: str | Mapping[str, Any] | Filter | None = None,
     ) -> Why:
         """Why the document is not among the k best chunks for the query, or at which place it is."""
         if self._reasons is None:

@@ -30,10 +30,11 @@ import pyarrow.compute as pc
 
 from lodestore.adapters.memory_online import MemoryOnlineStore
 from lodestore.errors import DimensionError, RequestError, StoreError
+from lodestore.historical import assert_no_leak
 from lodestore.vectors import normalised
 from lodestore.wire import digest
 
-__all__ = ["FrozenClock", "HashEmbedder", "MemoryOnlineStore", "MemoryStore"]
+__all__ = ["FrozenClock", "HashEmbedder", "MemoryOnlineStore", "MemoryStore", "assert_no_leak"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _WORD = re.compile(r"\w+")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from difflib import get_close_matches
 from enum import StrEnum
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from lodestore import retrieval
-from lodestore.conditions import COLUMNS
+from lodestore.conditions import COLUMNS, demanded
 from lodestore.errors import RequestError
 from lodestore.filters import And, Filter, combine, parse
 from lodestore.live import Live
@@ -68,8 +68,7 @@ class Why:
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `why`."""
-        told: dict[str, Any] = jsonable(asdict(self))
-        return told
+        return {one.name: jsonable(getattr(self, one.name)) for one in fields(self)}
 
 
 class Tables(OfflineStore, VectorStore, Protocol):
@@ -114,7 +113,7 @@ class Reasons:
         k: int = 10,
         mode: Mode = "hybrid",
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
-        mandatory: Filter | None = None,
+        mandatory: str | Mapping[str, Any] | Filter | None = None,
     ) -> Why:
         """Why the document is not among the k best chunks for the query, or at which place it is.
 
@@ -127,7 +126,7 @@ class Reasons:
             raise RequestError(message)
         where = parse(filter, COLUMNS) if filter else None
         live = self._live()
-        asked = _Asked(query, document, k, mode, where, mandatory)
+        asked = _Asked(query, document, k, mode, where, demanded(mandatory))
         return self._in_corpus(live, asked) or self._in_table(live, asked)
 
     # -- from the source to the documents
@@ -284,7 +283,7 @@ def _ranking(
         (side,) = sides
         columns = (side["row_id"].to_pylist(), side["document_id"].to_pylist(), side["_score"].to_pylist())
         return list(zip(*columns, strict=True))
-    of = {}
+    of: dict[str, str] = {}
     for side in sides:
         of.update(zip(side["row_id"].to_pylist(), side["document_id"].to_pylist(), strict=True))
     rankings = [side["row_id"].to_pylist() for side in sides]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -81,6 +84,28 @@ def test_diversity_passes_over_what_was_said_already(live):
     assert len({hit.document_id for hit in varied}) > len({hit.document_id for hit in plain})
 
 
+class ByPart:
+    """A reranker that prefers the last parts."""
+
+    def score(self, query, texts):
+        del query
+        return np.array([float(text.split("part")[1][0]) for text in texts])
+
+
+def test_a_reranker_orders_the_candidates_and_its_scores_are_told(live):
+    found = replace(live, reranker=ByPart()).find(
+        "topic3 common", k=3, mode="vector", extras=Extras(rerank=True, explain=True)
+    )
+
+    assert [hit.score for hit in found.hits] == [3.0, 3.0, 3.0]
+    assert found.explain["rerank"] is True
+
+
+def test_reranking_without_a_reranker_says_where_to_name_one(live):
+    with pytest.raises(RequestError, match=r"\[context\] reranker"):
+        live.find("topic3", extras=Extras(rerank=True))
+
+
 def test_titles_that_are_asked_for_but_not_live_are_an_error(live):
     with pytest.raises(UnknownModelError, match="title"):
         live.find("x", extras=Extras(titles=True))
@@ -99,8 +124,6 @@ def test_one_side_of_a_hybrid_search_has_to_count():
 
 
 def test_the_weights_of_the_settings_decide(live):
-    from dataclasses import replace
-
     by_text = replace(live, weights=Weights(vector=0, text=1))
 
     hits = by_text.find("part1", k=6).hits
@@ -132,7 +155,7 @@ def test_spans_lie_within_the_text_and_do_not_overlap(query, text):
     found = spans(query, text)
 
     assert all(0 <= start < end <= len(text) for start, end in found)
-    assert all(one[1] <= other[0] for one, other in zip(found, found[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in pairwise(found))
 
 
 def test_a_document_whose_chunk_was_cut_is_told_so(live):

@@ -262,5 +262,5 @@ def test_a_version_that_was_dropped_since_is_an_error_not_an_empty_answer(rebuil
     if rebuilt:
         world.fill()
 
-    with pytest.raises(RetentionError, match="was live then .release 1.*dropped"):
+    with pytest.raises(RetentionError, match=r"was live then .release 1.*dropped"):
         world.past.at(world.snapshots[0][0])

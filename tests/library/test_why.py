@@ -183,7 +183,7 @@ def test_a_question_that_makes_no_sense_names_the_part(store, query, document, o
 
 def test_a_search_as_of_then_finds_what_has_left_since(folder, store):
     project = open_project(folder)
-    then = [row["visible_until"] for row in project.tables.read("documents__retired").to_pylist()][0]
+    then = next(iter(project.tables.read("documents__retired")["visible_until"].to_pylist()))
     earlier = then - timedelta(milliseconds=1)
 
     before = store.search("fax machine in the cellar", as_of=earlier, mode="hybrid", k=1)
