@@ -36,6 +36,7 @@ def main() -> int:
     print(f"\nDone in {time.monotonic() - started:.0f} s. Go on with:\n")
     print("  make dev                                   the Dagster UI, with the feature server beside it")
     print('  .venv/bin/lodestore search "context manager"')
+    print('  .venv/bin/lodestore why "context manager" --document reference/compound')
     print('  .venv/bin/lodestore context "what is a closure?" --user ada')
     print("  .venv/bin/lodestore status                 what is live, declared, fresh, failing")
     print("  .venv/bin/lodestore init ../mine           a project of your own")

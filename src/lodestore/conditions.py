@@ -35,7 +35,7 @@ def condition(
     feature without a value asks nothing. `mandatory` is a filter of its own, which nothing else widens.
 
     >>> condition(None, filters={"category": "user_profile:topics"}, features={"user_profile:topics": ["faq"]})
-    "(`category` = 'faq')"
+    "`category` in ('faq')"
     """
     asked = None if filter is None or filter in ("", {}) else parse(filter, COLUMNS)
     known = {} if features is None else features

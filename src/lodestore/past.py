@@ -107,24 +107,30 @@ class PastTables:
         """The k best of both tables. A row that stands in both counts once, so a second look may go deeper."""
         depth = k
         while True:
-            sides = _both(partial(_deep, look, depth), self._parts(name, where))
+            sides = self._sides(name, where, partial(_deep, look, depth))
             found = _merged(sides)
             if found.num_rows >= k or all(side.num_rows < depth for side in sides):
                 best = found.slice(0, k)
                 return best if columns is None else best.select([*columns, "_score"])
             depth *= 2
 
-    def _parts(self, name: str, where: str | None) -> list[tuple[str, str]]:
-        """The tables with rows of that moment, each with the condition for them; what left comes first."""
-        parts = [(name, visible_at(self.moment))]
-        if self.tables.count(retired(name)):
-            parts.insert(0, (retired(name), visible_at(self.moment, left=True)))
-        return [(table, f"({condition}) AND ({where})" if where else condition) for table, condition in parts]
+    def _sides(self, name: str, where: str | None, look: Callable[[tuple[str, str]], pa.Table]) -> list[pa.Table]:
+        """What `look` finds in the live table and in what left it, which comes first. Both are looked at together."""
+        left, live = self._part(name, where, left=True), self._part(name, where)
+        with ThreadPoolExecutor(1) as pool:
+            gone = pool.submit(lambda: look(left) if self.tables.count(left[0]) else None)
+            there, past = look(live), gone.result()
+        return [there] if past is None else [past, there]
+
+    def _part(self, name: str, where: str | None, *, left: bool = False) -> tuple[str, str]:
+        """A table with rows of that moment, and the condition for them."""
+        condition = visible_at(self.moment, left=left)
+        return retired(name) if left else name, f"({condition}) AND ({where})" if where else condition
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The rows of that moment that match."""
-        parts = [self.tables.read(table, _with_id(columns), condition) for table, condition in self._parts(name, where)]
-        found = _once(pa.concat_tables([_alike(part, parts[-1]) for part in parts]))
+        sides = self._sides(name, where, lambda part: self.tables.read(part[0], _with_id(columns), part[1]))
+        found = _once(pa.concat_tables([_alike(side, sides[-1]) for side in sides]))
         return found if columns is None else found.select(list(columns))
 
     def index(self, name: str) -> None:
@@ -137,19 +143,11 @@ class PastTables:
 
     def probing(self, name: str) -> Mapping[str, object]:
         """How a search goes: exactly, over what is there and what has left."""
-        return {"index": None, "as_of": rfc3339(self.moment), "tables": [name for name, _ in self._parts(name, None)]}
+        return {"index": None, "as_of": rfc3339(self.moment), "tables": [name, retired(name)]}
 
 
 def _deep(look: Callable[[str, str, int], pa.Table], depth: int, part: tuple[str, str]) -> pa.Table:
     return look(*part, depth)
-
-
-def _both(look: Callable[[tuple[str, str]], pa.Table], parts: Sequence[tuple[str, str]]) -> list[pa.Table]:
-    """What `look` finds in each part; two are looked at together, for the smaller one would only wait."""
-    if len(parts) == 1:
-        return [look(parts[0])]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(look, parts))
 
 
 def _with_id(columns: Sequence[str] | None) -> list[str] | None:

@@ -234,3 +234,11 @@ def test_the_command_tells_each_part_and_exits_by_it(project, capsys):
     assert '"same": true' in told
     assert "DIFFERS" in page
     assert cli.run(["replay", "nothing", "--config", folder]) == 2
+
+
+def test_a_history_among_the_variables_is_the_same_as_one_of_its_own(project):
+    turns = ["Hello", "Hi"]
+    made = project.store.context(QUESTION, template="qa_chat", variables={"history": turns})
+
+    assert replay(project, made.context_id, query=QUESTION, history=turns).same
+    assert not replay(project, made.context_id, query=QUESTION, history=["Bye"]).same

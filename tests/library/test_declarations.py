@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +20,7 @@ from lodestore.errors import RefusedError, UnknownFeatureError, UnknownViewError
 from lodestore.features import Features
 from lodestore.historical import historical
 from lodestore.logs import Logs
+from lodestore.project import open_project
 from lodestore.releases import ReleaseLog, Slot
 from lodestore.rows import checked_rows
 from lodestore.spec import Entity, FeatureView, category, embedding, integer, list_of, number, struct, text, timestamp
@@ -209,3 +215,31 @@ def test_rows_that_were_pushed_before_the_new_version_still_reach_their_history(
 
 def test_a_catalog_without_views_is_complete(house: House) -> None:
     assert complete(Catalog(), house.logs).views == {}
+
+
+def test_the_command_line_tells_the_plan_and_ends_with_1_when_a_change_would_be_refused(
+    make_project: Callable[..., Path],
+) -> None:
+    folder = make_project()
+    project = open_project(folder)
+    first = _plan(folder)
+    narrower = dict(user_profile.features)
+    narrower["gone"] = integer()
+    older = FeatureView("user_profile", entity=user_profile.entity, features=narrower)
+    agree(older, project.logs)
+
+    second = _plan(folder)
+
+    assert first[0] == 0
+    assert {one["state"] for one in first[1]["views"]} == {"new"}
+    assert second[0] == 1
+    assert second[1]["refused"] == ["user_profile"]
+    assert "declare version=2" in _plan(folder, as_json=False)[1]
+
+
+def _plan(folder: Path, *, as_json: bool = True) -> tuple[int, Any]:
+    result = subprocess.run(
+        [sys.executable, "-m", "lodestore", "views", "plan", *(["--json"] if as_json else [])],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return result.returncode, json.loads(result.stdout) if as_json else result.stdout
