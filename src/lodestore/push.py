@@ -15,6 +15,7 @@ from lodestore.online import Key, OnlineRow, OnlineStore, Written, encode_column
 from lodestore.rows import CheckedRows, check_rows, check_table
 from lodestore.spaces import Vector, check_vectors, namespace
 from lodestore.spec import FeatureView
+from lodestore.wire import digest
 
 __all__ = ["JOURNAL_LIMIT", "note_newest", "push"]
 
@@ -58,7 +59,7 @@ def _push(
         given: Iterable[Any] = rows.to_pylist() if view.embeddings else ()
         found = check_table(view, rows, now=now)
     else:
-        given = list(rows) if view.embeddings else rows
+        given = [_identified(view, one) for one in rows] if view.embeddings else rows
         found = check_rows(view, given, now=now)
     vectors, wrong = check_vectors(view, given, versions) if view.embeddings else ({}, {})
     _refuse_bad(view, found, wrong)
@@ -78,6 +79,14 @@ def note_newest(online: OnlineStore, place: str, micros: int) -> None:
     found = online.get_meta(f"newest/{place}")
     if found is None or int(found) + _NOTED_EVERY < micros:
         online.set_meta(f"newest/{place}", b"%d" % micros)
+
+
+def _identified(view: FeatureView, row: Any) -> Any:  # noqa: ANN401 - a row, or something that is none
+    """A row with vectors and without an event id gets one that the vectors are part of."""
+    vectors = isinstance(row, Mapping) and any(row.get(one.name) is not None for one in view.embeddings)
+    if not vectors or row.get("event_id") is not None:
+        return row
+    return {**row, "event_id": digest([view.name, row])}
 
 
 def _refuse_overflow(view: FeatureView, online: OnlineStore, limit: int) -> None:

@@ -45,7 +45,7 @@ class ChunkScore:
 def sentences(text: str) -> list[Sentence]:
     r"""The sentences of prose; headings, tables, code fences and scraps are none.
 
-    >>> [one.text for one in sentences("# Billing\\n\\nInvoices are sent monthly. A refund takes five days.")]
+    >>> [one.text for one in sentences("# Billing\n\nInvoices are sent monthly. A refund takes five days.")]
     ['Invoices are sent monthly.', 'A refund takes five days.']
     """
     found, start = [], 0

@@ -15,6 +15,7 @@ from lodestore.baselines import DriftOptions, of_golden, of_version, of_view
 from lodestore.errors import LodestoreError, RequestError, SettingsError, UnknownNameError
 from lodestore.monitor import anisotropy, compared, golden_level, lag, rebaseline, subjects, vector_state
 from lodestore.project import Project, open_project
+from lodestore.spec import FeatureView
 
 MakeProject = Callable[..., Path]
 WORDS = ["invoice", "refund", "contract", "ticket", "badge", "desk", "train", "flight", "coffee", "manager"]
@@ -252,3 +253,18 @@ def test_anisotropy_is_one_for_a_collapsed_model_and_small_for_random_directions
 def test_options_without_sense_say_so(options, told):
     with pytest.raises(SettingsError, match=told):
         DriftOptions(**options)
+
+
+def test_a_column_that_left_the_declaration_is_told_as_vanished(folder):
+    project = open_project(folder)
+    view = project.catalog.view("user_profile")
+    write_events(folder, list(range(100)))
+    project.pipeline.record(view)
+    compared(project, view)
+    kept = {name: one for name, one in view.features.items() if name != "account_age_days"}
+    smaller = FeatureView(view.name, entity=view.entity, features=kept, source=view.source)
+
+    found = compared(project, smaller)
+
+    assert found.drifted == ("account_age_days",)
+    assert "vanished" in found.sentence()

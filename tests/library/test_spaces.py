@@ -250,6 +250,17 @@ def test_a_ready_made_vector_that_names_its_version_is_online_and_in_the_history
     assert read(with_glove(project), "taste:style", shop_id="s1") == (None, Status.OTHER_VERSION)
 
 
+def test_rows_that_differ_in_their_vector_alone_are_two_events(project: Project) -> None:
+    at = project.clock()
+    vectors = [{"version": "words@1", "vector": [number] * 256} for number in (1.0, 2.0)]
+    rows = [{"shop_id": "s1", "event_timestamp": at, "style": one} for one in (*vectors, vectors[1])]
+
+    written = [project.store.push("taste", [row]) for row in rows]
+
+    assert [(one.accepted, one.duplicates) for one in written] == [(1, 0), (1, 0), (0, 1)]
+    assert read(project, "taste:style", shop_id="s1")[0][0] == 2.0
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [

@@ -18,7 +18,7 @@ from lodestore.testing import FrozenClock, MemoryOnlineStore, MemoryStore
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 NAMES = {
-    "user_profile": "user_preferences expertise_level preferred_language account_age_days",
+    "user_profile": "user_preferences expertise_level preferred_language account_age_days signed_up_at",
     "user_activity": "last_query_embedding interaction_history_embedding session_queries_count last_active",
     "document_features": (
         "title category author metadata summary word_count access_count content_embedding title_embedding"

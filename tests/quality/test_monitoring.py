@@ -177,3 +177,13 @@ def test_the_sensor_leaves_a_sign_of_life(make_project: MakeProject, instance: d
     tick(folder, instance)
 
     assert [row["name"] for row in open_project(folder).logs.rows("heartbeats")] == ["daemon"]
+
+
+def test_the_playbook_page_has_every_check() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "playbook.md").read_text(encoding="utf-8")
+
+    missing = [
+        name for name, one in GUIDE.items() if one.means not in page or f"`{name}" not in page.replace("`gx_", "`gx")
+    ]
+
+    assert missing == []
