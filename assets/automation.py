@@ -9,9 +9,7 @@ from lodestore.spec import FeatureView
 __all__ = ["DOCUMENTS_FRESH", "view_freshness"]
 
 # The schedule is daily; half a day of grace for a failed night.
-DOCUMENTS_FRESH = dg.FreshnessPolicy.time_window(
-    fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
-)
+DOCUMENTS_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=26))
 _SHORTEST = timedelta(minutes=2)
 
 

@@ -79,7 +79,9 @@ def _chunks(house: House) -> dg.AssetsDefinition:
                 written=sum(one.written for one in done),
                 truncated=sum(one.truncated for one in done),
                 tokens=sum(one.tokens for one in done),
-                **{f"preview_{one.chunker}": metadata.preview(project, chunk_table(one.chunker), shown) for one in done},
+                **{
+                    f"preview_{one.chunker}": metadata.preview(project, chunk_table(one.chunker), shown) for one in done
+                },
             )
         )
 

@@ -45,8 +45,8 @@ def _release(house: House) -> dg.AssetsDefinition:
         made = project.pipeline.promote_first()
         live = project.releases.live()
         slots = [{"slot": str(slot), "value": value} for slot, value in sorted(live.slots.items())]
-        facts = {"generation": live.generation, "new": made is not None, "slots": metadata.table(slots)}
-        return dg.MaterializeResult(metadata=facts)
+        shown = metadata.table(slots)
+        return dg.MaterializeResult(metadata={"generation": live.generation, "new": made is not None, "slots": shown})
 
     return release
 

@@ -66,7 +66,8 @@ def check(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) ->
     """Every chunk has its vector, every vector is sound, the running model is the registered one."""
     version = _version(context, project)
     health, canary = project.pipeline.health(version), project.changes.canary(version)
-    context.add_output_metadata({**asdict(health), "canary": canary.smallest if canary else None, "fit_to_serve": health.healthy})
+    smallest = canary.smallest if canary else None
+    context.add_output_metadata({**asdict(health), "canary": smallest, "fit_to_serve": health.healthy})
 
 
 @dg.op(ins=_AFTER, out=dg.Out(str))

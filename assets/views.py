@@ -21,7 +21,9 @@ def view_assets(
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Every declared view, and the event files that feed some of them as external assets."""
     specs = [_events(house, one) for one in events]
-    fed = {name: [house.key("events", one.name) for one in events if one.view == name] for name in {e.view for e in events}}
+    fed = {
+        name: [house.key("events", one.name) for one in events if one.view == name] for name in {e.view for e in events}
+    }
     return [*specs, *(_view(house, view, fed.get(view.name, [])) for view in views)]
 
 
@@ -58,5 +60,7 @@ def _view(house: House, view: FeatureView, fed_by: Sequence[dg.AssetKey]) -> dg.
 def _described(view: FeatureView) -> str:
     ttl = f", values expire after {view.ttl}" if view.ttl else ""
     lines = [f"{view.doc or view.name} Version {view.version} by {', '.join(view.entity.keys)}{ttl}.", ""]
-    lines += [f"- `{one.name}` ({one.kind}{', personal' if one.pii else ''}): {one.doc}" for one in view.features.values()]
+    lines += [
+        f"- `{one.name}` ({one.kind}{', personal' if one.pii else ''}): {one.doc}" for one in view.features.values()
+    ]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """What a model change costs and how well its price is told: plan against run, gate, promotion, rollback, adoption.
 
-    python benchmarks/reembedding.py                          a part of the Python language reference
-    python benchmarks/reembedding.py --cranfield FOLDER       with corpus.jsonl, queries.jsonl and qrels.tsv in it
+python benchmarks/reembedding.py                          a part of the Python language reference
+python benchmarks/reembedding.py --cranfield FOLDER       with corpus.jsonl, queries.jsonl and qrels.tsv in it
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def declared(folder: Path, corpus: Path, label: str, cranfield: Path | None) -> 
         model, version = name.split("@")
         text += f'\n[[embedding.models]]\nname = "{model}"\nversion = "{version}"\nsource = "{source}"\n'
     if cranfield:
-        text += f'\n[golden]\nqueries = "{cranfield.resolve()}/queries.jsonl"\nqrels = "{cranfield.resolve()}/qrels.tsv"\n'
+        text += (
+            f'\n[golden]\nqueries = "{cranfield.resolve()}/queries.jsonl"\nqrels = "{cranfield.resolve()}/qrels.tsv"\n'
+        )
     (folder / "lodestore.toml").write_text(text, encoding="utf-8")
     return open_project(folder)
 

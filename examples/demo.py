@@ -55,7 +55,9 @@ def summary(project: Project) -> None:
     print(f"  documents   {documents['live']:,} read, {documents['rejected']} rejected, {documents['retired']} retired")
     for version in project.versions.all():
         health = project.pipeline.health(version)
-        print(f"  vectors     {version.feature:8} {version.label:10} {health.rows:6,} rows, {health.coverage:.0%} covered")
+        print(
+            f"  vectors     {version.feature:8} {version.label:10} {health.rows:6,} rows, {health.coverage:.0%} covered"
+        )
     checks = {(row["check"], row["partition"]): row for row in project.logs.rows("checks")}
     passed = sum(row["passed"] for row in checks.values())
     print(f"  checks      {passed} passed, {len(checks) - passed} failed")

@@ -24,9 +24,7 @@ class RollbackConfig(dg.Config):
 
 
 @dg.op(out=dg.Out(dg.Nothing))
-def promote_version(
-    context: dg.OpExecutionContext, config: PromoteConfig, project: dg.ResourceParam[Project]
-) -> None:
+def promote_version(context: dg.OpExecutionContext, config: PromoteConfig, project: dg.ResourceParam[Project]) -> None:
     """The version is live."""
     version = project.versions.find(config.feature, config.version)
     release = project.changes.promote(

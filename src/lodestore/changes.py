@@ -224,9 +224,7 @@ class Changes:
         one that it never saw is an error.
         """
         known = self._pipeline.corpus.ever_seen()
-        sets = [
-            goldens.resolve(goldens.read(name, queries, qrels), known) for name, queries, qrels in self._golden
-        ]
+        sets = [goldens.resolve(goldens.read(name, queries, qrels), known) for name, queries, qrels in self._golden]
         return _merged(sets) if sets else None
 
     def gate(self, version: EmbeddingVersion) -> GateReport:
@@ -320,7 +318,9 @@ class Changes:
     def _trial_documents(self, golden: GoldenSet) -> list[str]:
         judged = set(golden.documents)
         others = [
-            one for one in self._store.read("documents", ["document_id"])["document_id"].to_pylist() if one not in judged
+            one
+            for one in self._store.read("documents", ["document_id"])["document_id"].to_pylist()
+            if one not in judged
         ]
         picks = np.random.default_rng(0).permutation(len(others))[:_TRIAL_OTHERS]
         return sorted(judged | {others[place] for place in picks})
@@ -473,8 +473,6 @@ def _merged(sets: Sequence[GoldenSet]) -> GoldenSet:
         return sets[0]
     from dataclasses import replace
 
-    queries = tuple(
-        replace(query, query_id=f"{one.name}/{query.query_id}") for one in sets for query in one.queries
-    )
+    queries = tuple(replace(query, query_id=f"{one.name}/{query.query_id}") for one in sets for query in one.queries)
     judgements = {f"{one.name}/{name}": judged for one in sets for name, judged in one.judgements.items()}
     return GoldenSet("all", queries, judgements)

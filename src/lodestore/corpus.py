@@ -237,7 +237,7 @@ def _change(source: DocumentSource, reading: Reading, known: Mapping[str, str]) 
         one for one in reading.documents if known.get(one.document_id, one.content_hash) != one.content_hash
     )
     # A file that is turned away now but was read before stays as it was: it is there, only not readable.
-    seen = {one.document_id for one in (*reading.documents, *reading.rejects)}
+    seen = {one.document_id for one in reading.documents} | {one.document_id for one in reading.rejects}
     gone = tuple(sorted(known.keys() - seen))
     problem = _problem(source, reading, gone, known)
     return _Change(new, changed, gone if problem is None else (), problem)

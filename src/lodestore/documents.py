@@ -565,7 +565,7 @@ def _document(
         category=parsed.category or source.category,
         event_timestamp=dated or origin.modified or origin.now,
         word_count=len(parsed.text.split()),
-        metadata=jsonable({**parsed.metadata, **spoken, **unread}),
+        metadata=_plain({**parsed.metadata, **spoken, **unread}),
         vector=vector,
     )
     if "\0" in f"{document.document_id}{document.uri}{document.title}{document.content}":
@@ -577,6 +577,10 @@ def _document(
     except UnicodeEncodeError as error:
         why = Unparsed("not_utf8", f"{error.reason} at character {error.start}: half a character or foreign bytes")
         return _refused(source, origin.document_id, origin.uri, why)
+
+
+def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: jsonable(value) for name, value in metadata.items()}
 
 
 def _instant(raw: str | None) -> datetime | None:

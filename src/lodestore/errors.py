@@ -75,6 +75,9 @@ __all__ = [
 ]
 
 
+_SHOWN = 12  # known names in one message
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that ends a message: the nearest known name, or all of them when they are few.
 
@@ -91,8 +94,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    shown = ", ".join(names[:12])
-    return f"; known: {shown}" + (", ..." if len(names) > 12 else "")
+    shown = ", ".join(names[:_SHOWN])
+    return f"; known: {shown}" + (", ..." if len(names) > _SHOWN else "")
 
 
 class LodestoreError(Exception):

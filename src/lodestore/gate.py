@@ -91,7 +91,10 @@ class GateReport:
         lines = [head, "", *(f"- {reason}" for reason in self.reasons), ""]
         if self.metrics:
             lines += ["| metric | candidate | live | difference |", "| --- | --- | --- | --- |"]
-            lines += [f"| {m.name} | {_shown(m.candidate)} | {_shown(m.live)} | {_shown(m.difference)} |" for m in self.metrics]
+            lines += [
+                f"| {m.name} | {_shown(m.candidate)} | {_shown(m.live)} | {_shown(m.difference)} |"
+                for m in self.metrics
+            ]
         facts = {"queries": self.queries, "coverage": self.coverage, "overlap@10": self.overlap}
         facts |= {"index recall@10": self.index_recall, "canary (smallest cosine)": self.canary}
         facts |= {f"{name} latency p50 (ms)": value for name, value in self.latency_ms.items()}

@@ -66,7 +66,9 @@ class OfflineStore(Protocol):
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The rows that match, as one table; an absent table is an empty one with no columns."""
 
-    def batches(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
+    def batches(
+        self, name: str, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.RecordBatchReader:
         """The rows that match, a bounded piece at a time."""
 
     def count(self, name: str, where: str | None = None) -> int:
@@ -86,7 +88,13 @@ class VectorStore(Protocol):
     """Search over the tables that hold vectors."""
 
     def nearest(
-        self, name: str, vector: np.ndarray, k: int, *, where: str | None = None, exact: bool = False,
+        self,
+        name: str,
+        vector: np.ndarray,
+        k: int,
+        *,
+        where: str | None = None,
+        exact: bool = False,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """The k nearest rows by cosine, best first, with `_score` in [-1, 1]."""

@@ -169,7 +169,9 @@ class Project:
     def snapshot(self, release: Release) -> Live:
         """A snapshot of that release."""
         versions = {feature: self.versions.registered(key) for feature, key in release.embeddings.items()}
-        return Live(release, versions, self.embedder, self.tables, self.counter, self.settings.search.weights, self.reranker)
+        return Live(
+            release, versions, self.embedder, self.tables, self.counter, self.settings.search.weights, self.reranker
+        )
 
     @cached_property
     def past(self) -> Past:

@@ -89,7 +89,7 @@ class Release:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Release:
         """Read a row of the release log."""
-        slots = {Slot(*name.split(":", 1)): value for name, value in json.loads(row["slots"]).items()}  # type: ignore[arg-type]
+        slots = {Slot(*name.split(":", 1)): value for name, value in json.loads(row["slots"]).items()}
         texts = (row["id"], row["action"], row["author"], row["reason"])
         return cls(row["generation"], MappingProxyType(slots), *texts, at=row["at"])
 
@@ -188,7 +188,7 @@ class ReleaseLog:
         slots = list(self.live().slots)
         kind, colon, rest = name.partition(":")
         if colon and kind in _KINDS:
-            matches = [slot for slot in slots if slot == Slot(kind, rest)]  # type: ignore[arg-type]
+            matches = [slot for slot in slots if slot == Slot(kind, rest)]
         else:
             matches = [slot for slot in slots if slot.name == name]
         if len(matches) != 1:
@@ -216,7 +216,14 @@ class ReleaseLog:
         for row in self._logs.rows("holds"):
             latest[row["slot"], row["fingerprint"]] = row
         return [
-            Hold(Slot(*row["slot"].split(":", 1)), row["fingerprint"], row["version"], row["author"], row["reason"], row["at"])
+            Hold(
+                Slot(*row["slot"].split(":", 1)),
+                row["fingerprint"],
+                row["version"],
+                row["author"],
+                row["reason"],
+                row["at"],
+            )
             for row in latest.values()
             if row["state"] == "held"
         ]

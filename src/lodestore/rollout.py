@@ -69,9 +69,7 @@ def run_key(version: EmbeddingVersion, state: State) -> str:
     return f"reembed/{version.key}/{version.fingerprint[:12]}/{state.live.generation}/{attempt}"
 
 
-def _why_not(
-    slot: Slot, version: EmbeddingVersion, state: State, held: Mapping[tuple[Slot, str], Hold]
-) -> str | None:
+def _why_not(slot: Slot, version: EmbeddingVersion, state: State, held: Mapping[tuple[Slot, str], Hold]) -> str | None:
     live = state.live.slots.get(slot)
     if live is None:
         return f"{slot}: nothing is live yet; ingestion builds the first version"

@@ -51,14 +51,17 @@ def health(vectors: np.ndarray) -> Health:
     sound = array[~(nan | infinite)]
     lengths = norms(sound)
     unique = len(np.unique(sound, axis=0)) if len(sound) else 0
-    spread = (lengths.mean(), lengths.std(), lengths.min(), lengths.max()) if len(lengths) else (0.0, 0.0, 0.0, 0.0)
+    some = lengths if len(lengths) else np.zeros(1)
     return Health(
-        len(array),
-        array.shape[1],
-        int(nan.sum()),
-        int((infinite & ~nan).sum()),
-        int((lengths == 0).sum()),
-        *(float(value) for value in spread),
+        rows=len(array),
+        dimension=array.shape[1],
+        nan=int(nan.sum()),
+        infinite=int((infinite & ~nan).sum()),
+        zero=int((lengths == 0).sum()),
+        norm_mean=float(some.mean()),
+        norm_std=float(some.std()),
+        norm_min=float(some.min()),
+        norm_max=float(some.max()),
         duplicates=len(sound) - unique,
     )
 

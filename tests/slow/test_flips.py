@@ -122,4 +122,6 @@ if __name__ == "__main__":
     truth = json.loads((place / "right.json").read_text())
     tuples = {label: {query: [tuple(hit) for hit in hits] for query, hits in by.items()} for label, by in truth.items()}
     deadline = time.monotonic() + 300
-    print(json.dumps(traffic(watching(place), tuples, lambda: (place / "stop").exists() or time.monotonic() > deadline)))
+    print(
+        json.dumps(traffic(watching(place), tuples, lambda: (place / "stop").exists() or time.monotonic() > deadline))
+    )

@@ -34,7 +34,18 @@ def dev(session: Session, port: int, host: str) -> None:
     settings = load(session.config)
     place = workspace(Path.cwd(), settings.root)
     home = os.environ.get("DAGSTER_HOME") or str(dagster_home(settings.home))
-    ui = [sys.executable, "-m", "dagster", "dev", "-w", str(settings.root / "workspace.yaml"), "-p", str(port), "-h", host]
+    ui = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-w",
+        str(settings.root / "workspace.yaml"),
+        "-p",
+        str(port),
+        "-h",
+        host,
+    ]
     server = [sys.executable, "-m", "lodestore", "serve"]
     session.note(f"Dagster UI       http://{host}:{port}   (data in {home})")
     session.note(f"Feature server   http://{settings.serve.host}:{settings.serve.port}/docs")

@@ -146,9 +146,7 @@ def promote(session: Session, label: str, feature: str, reason: str, *, accept_l
     """Make a built version live, by name."""
     project = session.project
     version = project.versions.find(feature, label)
-    release = project.changes.promote(
-        version, author=author(), by_name=True, accept_loss=accept_loss, reason=reason
-    )
+    release = project.changes.promote(version, author=author(), by_name=True, accept_loss=accept_loss, reason=reason)
     _say_live(session, release, feature)
 
 
