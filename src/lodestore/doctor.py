@@ -125,7 +125,8 @@ def _not_live(what: str, slot: str, *, held: bool) -> Finding:
 def _views(project: Project) -> Iterator[Finding]:
     for figures in project.features.figures():
         name = figures["name"]
-        if figures["state"] == "empty":
+        if figures["state"] == "empty" and project.catalog.view(name).compute is None:
+            # A computed view without rows had nothing to compute from: that is no fault of its own.
             yield Finding("empty_view", f"{name} has no rows yet", "note", _filling(project, name))
         elif figures["state"] == "stale":
             view = project.catalog.view(name)

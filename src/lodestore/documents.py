@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from lodestore.errors import SettingsError, SourceError, nearest
 from lodestore.parsing import DOCUMENTS, ROWS, Parsed, Reason, Record, Unparsed, mime_of, one_line, parse, records
 from lodestore.spec import checked_name
-from lodestore.wire import digest, jsonable
+from lodestore.wire import digest, dumps, jsonable
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -572,7 +572,8 @@ def _document(
         why = Unparsed("unparsable", "a NUL character: binary data under the name of text")
         return _refused(source, origin.document_id, origin.uri, why)
     try:
-        f"{document.document_id}{document.uri}".encode()
+        strings = (document.title, document.content, document.author or "", dumps(document.metadata))
+        "".join((document.document_id, document.uri, *strings)).encode()
         return replace(document, content_hash=_content_hash(document, dated))
     except UnicodeEncodeError as error:
         why = Unparsed("not_utf8", f"{error.reason} at character {error.start}: half a character or foreign bytes")

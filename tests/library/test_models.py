@@ -332,8 +332,13 @@ def test_without_files_a_model_is_what_was_declared(source):
 def test_vectors_that_come_ready_made_embed_no_text():
     model = EmbeddingModel("m", "1", "external", dimension=3)
 
-    with pytest.raises(ModelError, match="ready-made"):
-        embedder(model, identify(model, root=Path()))
+    outside = embedder(model, identify(model, root=Path()))
+
+    assert outside.dimension == 3
+    with pytest.raises(ModelError, match="came without a vector"):
+        outside.embed_documents(["a"])
+    with pytest.raises(ModelError, match="search with mode text"):
+        outside.embed_queries(["a"])
 
 
 @pytest.fixture
