@@ -11,6 +11,7 @@ from assets.charts import intervals
 from lodestore.gate import GateReport
 from lodestore.models import EmbeddingVersion
 from lodestore.pipeline import VersionHealth
+from lodestore.preview import told
 from lodestore.project import Project
 from lodestore.tables import embedding_schema
 from resources.progress import progress
@@ -73,8 +74,10 @@ def check(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) ->
 @dg.op(ins=_AFTER, out=dg.Out(str))
 def gate(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) -> str:
     """Measure the version on golden queries against the live one; the report is kept."""
-    report = project.changes.gate(_version(context, project))
-    context.add_output_metadata({"verdict": report.verdict.value, **pictured(report)})
+    version = _version(context, project)
+    report = project.changes.gate(version)
+    seen = {"preview": dg.MetadataValue.md(told(project, version))} if report.metrics else {}
+    context.add_output_metadata({"verdict": report.verdict.value, **pictured(report), **seen})
     return json.dumps(report.to_json())
 
 

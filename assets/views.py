@@ -50,6 +50,7 @@ def _view(house: House, view: FeatureView, fed_by: Sequence[dg.AssetKey]) -> dg.
         tags={"lodestore/version": str(view.version)},
     )
     def feature_view(project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
+        project.contexts.flush()
         done = project.pipeline.record(view)
         facts = metadata.view_figures(project, view, read=done.read, added=done.added, problems=len(done.problems))
         return dg.MaterializeResult(metadata=facts)

@@ -143,7 +143,8 @@ class PinningReleases(ReleaseLog):
     ) -> Release:
         """The release is live, and every embedding version in it has a baseline."""
         release = super().publish(changes, action=action, author=author, reason=reason, base=base)
-        # What is out is out: where pinning fails, the monitor job pins the baseline later.
-        with suppress(LodestoreError):
-            self._pin()
+        if action == "promote" and any(slot.kind == "embedding" for slot in changes):
+            # What is out is out: where pinning fails, the monitor job pins the baseline later.
+            with suppress(LodestoreError):
+                self._pin()
         return release

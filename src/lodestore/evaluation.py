@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from lodestore import golden
 from lodestore.errors import GoldenError, nearest
 from lodestore.golden import GoldenQuery, GoldenSet
 from lodestore.metrics import Scores
-from lodestore.project import Project
 from lodestore.ranking import ranked
 from lodestore.retrieval import Mode
 from lodestore.store import compiled
+
+if TYPE_CHECKING:
+    from lodestore.project import Project
 
 __all__ = ["Evaluation", "evaluate", "golden_set"]
 

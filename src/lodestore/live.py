@@ -11,9 +11,9 @@ import numpy as np
 
 from lodestore import retrieval
 from lodestore.diversity import mmr
-from lodestore.errors import DimensionError, FingerprintError, RequestError, UnavailableError, UnknownModelError
+from lodestore.errors import RequestError, UnavailableError, UnknownModelError
 from lodestore.grouping import Extras, Reader, beside, by_document, highlighted
-from lodestore.models import EmbeddingVersion
+from lodestore.models import EmbeddingVersion, check_compatibility
 from lodestore.ports import Embedder, VectorStore
 from lodestore.releases import Release
 from lodestore.rerank import Reranker
@@ -238,15 +238,7 @@ class Live:
         started = time.perf_counter()
         version = self.version(feature)
         array = _as_vector(vector)
-        if not fingerprint:
-            message = f"the vector names no model; say which one made it, live is {version.label}"
-            raise FingerprintError(message)
-        if fingerprint not in {version.fingerprint, version.label}:
-            message = f"the vector is of {fingerprint!r}, live is {version.label}; embed the query with the live model"
-            raise FingerprintError(message)
-        if array.shape != (version.dimension,):
-            message = f"the vector has shape {array.shape}, {version.label} has {version.dimension} numbers"
-            raise DimensionError(message)
+        check_compatibility(version, fingerprint=fingerprint, dimension=array.size if array.ndim == 1 else 0)
         if not np.isfinite(array).all() or not array.any():
             message = "the vector has NaN or infinite numbers, or only zeros"
             raise RequestError(message)

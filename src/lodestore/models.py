@@ -15,11 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from lodestore.errors import DeclarationError, FingerprintError, ModelError
+from lodestore.errors import DeclarationError, DimensionError, FingerprintError, ModelError
 from lodestore.spec import checked_name
 from lodestore.wire import digest
 
-__all__ = ["EmbeddingModel", "EmbeddingVersion", "Identity", "identify", "parse_label"]
+__all__ = ["EmbeddingModel", "EmbeddingVersion", "Identity", "check_compatibility", "identify", "parse_label"]
 
 Layout = Literal["sentence_transformers", "static", "words", "endpoint", "python", "external"]
 
@@ -102,6 +102,22 @@ class Identity:
     parts: Mapping[str, Any]
     folder: Path | None = None
     tokenizer: Path | None = None
+
+
+def check_compatibility(version: EmbeddingVersion, *, fingerprint: str, dimension: int) -> None:
+    """A vector of this fingerprint (or label) and length belongs to the version; otherwise the error says why not.
+
+    An equal length proves nothing: two models of one dimension have nothing to do with each other.
+    """
+    if not fingerprint:
+        message = f"the vector names no model; say which one made it, live is {version.label}"
+        raise FingerprintError(message)
+    if fingerprint not in {version.fingerprint, version.label}:
+        message = f"the vector is of {fingerprint!r}, live is {version.label}; embed the query with the live model"
+        raise FingerprintError(message)
+    if dimension != version.dimension:
+        message = f"the vector has {dimension} numbers, {version.label} has {version.dimension}"
+        raise DimensionError(message)
 
 
 @dataclass(frozen=True, slots=True)

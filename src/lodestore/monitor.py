@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,13 @@ from lodestore.drift import Baseline, Report, compare, sketch
 from lodestore.errors import GoldenError, RequestError, SchemaVersionError, StoreError, UnknownNameError
 from lodestore.metrics import Interval, paired_bootstrap
 from lodestore.models import EmbeddingVersion
-from lodestore.project import Project
 from lodestore.spec import FeatureView
 from lodestore.tables import embedding_schema, view_schema, view_table
 from lodestore.vectors import Health
 from lodestore.wire import rfc3339
+
+if TYPE_CHECKING:
+    from lodestore.project import Project
 
 __all__ = [
     "Compared",
