@@ -1,0 +1,40 @@
+"""The demo's own parts fit together: corpus, people, golden queries."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from examples import people, python_docs
+from lodestore import golden
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_corpus_is_of_the_size_that_the_demo_can_embed_in_a_minute() -> None:
+    documents = [*python_docs.topics(), *python_docs.modules()]
+
+    assert 200 <= len(documents) <= 400
+    assert sum(len(one["text"]) for one in documents) < 1_000_000
+    assert len({(one["category"], one["id"]) for one in documents}) == len(documents)
+    assert all(one["title"] and one["text"].strip() for one in documents)
+
+
+def test_every_golden_query_is_answered_by_a_topic_of_the_corpus() -> None:
+    asked = golden.read("main", ROOT / "golden" / "queries.jsonl", ROOT / "golden" / "qrels.tsv")
+    topics = {f"reference/{one['id']}" for one in python_docs.topics()}
+
+    assert len(asked.judged) >= 20
+    assert set(asked.documents) <= topics
+
+
+def test_people_are_written_once_and_anew_when_they_have_expired(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+
+    first, second = people.write(tmp_path), people.write(tmp_path)
+    later = people.write(tmp_path, now=now + timedelta(days=1))
+
+    rows = [json.loads(line) for line in (tmp_path / "users.jsonl").read_text().splitlines()]
+    assert (first, second, later) == (True, False, True)
+    assert {row["expertise_level"] for row in rows} == {"beginner", "intermediate", "expert"}
