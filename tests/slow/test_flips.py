@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
 
@@ -76,6 +76,17 @@ def watching(folder: Path) -> Snapshots:
     return snapshots
 
 
+@pytest.fixture(autouse=True)
+def one_thread_each() -> Iterator[None]:
+    """Three readers on a small machine: each model on one thread, or they only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 def test_no_answer_mixes_two_models_while_the_release_flips_a_thousand_times(make_project) -> None:
     folder = make_project(settings=SETTINGS)
@@ -94,7 +105,9 @@ def test_no_answer_mixes_two_models_while_the_release_flips_a_thousand_times(mak
         Thread(target=lambda: seen.append(traffic(watching(folder), right, stop.is_set)), daemon=True) for _ in range(2)
     ]
     other = subprocess.Popen(
-        [sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+        [sys.executable, __file__, str(folder)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"},
     )
     for thread in threads:
         thread.start()
