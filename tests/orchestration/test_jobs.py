@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -149,6 +151,42 @@ def test_nothing_that_the_event_log_keeps_holds_document_text(
     assert result.success
     assert "dishwasher" not in kept
     assert "sixteen characters" not in kept
+
+
+PERSONAL = """
+from lodestore import Entity, FeatureView, category, text
+
+user_profile = FeatureView(
+    "user_profile",
+    entity=Entity("user", key="user_id"),
+    features={"expertise_level": category("beginner", "expert"), "email": text(pii=True)},
+)
+"""
+
+
+def test_a_personal_feature_shows_in_no_preview_check_or_log(
+    make_project: MakeProject, instance: dg.DagsterInstance
+) -> None:
+    folder = make_project()
+    (folder / "personal_declarations.py").write_text(PERSONAL, encoding="utf-8")
+    settings = folder / "lodestore.toml"
+    settings.write_text(settings.read_text().replace("lodestore.standard", "personal_declarations"), encoding="utf-8")
+    row = {"user_id": "ada", "event_timestamp": datetime.now(UTC).isoformat(), "expertise_level": "expert"}
+    wrong = {**row, "user_id": "ben", "expertise_level": "wizard", "email": "ben@private.test"}
+    lines = [json.dumps({**row, "email": "ada@private.test"}), json.dumps(wrong)]
+    (folder / "events" / "users.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    result = run(folder, "features", instance)
+
+    kept = "".join(str(one) for run_ in instance.get_runs() for one in instance.all_logs(run_.run_id))
+    project = open_project(folder)
+    checks = str(project.logs.rows("checks")) + str(project.logs.rows("rejects"))
+    assert result.success
+    assert project.store.online(["user_profile:email"], {"user_id": ["ada"]}).columns["user_profile:email"] == [
+        "ada@private.test"
+    ]
+    assert "expert" in kept
+    assert "private.test" not in kept + checks
 
 
 def test_a_prefix_stands_before_every_asset(make_project: MakeProject) -> None:
