@@ -238,7 +238,7 @@ class Live:
         started = time.perf_counter()
         version = self.version(feature)
         array = _as_vector(vector)
-        check_compatibility(version, fingerprint=fingerprint, dimension=array.size if array.ndim == 1 else 0)
+        check_compatibility(version, fingerprint=fingerprint, shape=array.shape)
         if not np.isfinite(array).all() or not array.any():
             message = "the vector has NaN or infinite numbers, or only zeros"
             raise RequestError(message)

@@ -104,8 +104,8 @@ class Identity:
     tokenizer: Path | None = None
 
 
-def check_compatibility(version: EmbeddingVersion, *, fingerprint: str, dimension: int) -> None:
-    """A vector of this fingerprint (or label) and length belongs to the version; otherwise the error says why not.
+def check_compatibility(version: EmbeddingVersion, *, fingerprint: str, shape: tuple[int, ...]) -> None:
+    """A vector of this fingerprint (or label) and shape belongs to the version; otherwise the error says why not.
 
     An equal length proves nothing: two models of one dimension have nothing to do with each other.
     """
@@ -115,8 +115,8 @@ def check_compatibility(version: EmbeddingVersion, *, fingerprint: str, dimensio
     if fingerprint not in {version.fingerprint, version.label}:
         message = f"the vector is of {fingerprint!r}, live is {version.label}; embed the query with the live model"
         raise FingerprintError(message)
-    if dimension != version.dimension:
-        message = f"the vector has {dimension} numbers, {version.label} has {version.dimension}"
+    if shape != (version.dimension,):
+        message = f"the vector has shape {shape}, {version.label} has {version.dimension} numbers"
         raise DimensionError(message)
 
 

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from lodestore.adapters.factory import embedder
-from lodestore.errors import DeclarationError, FingerprintError, ModelError
-from lodestore.models import EmbeddingModel, identify, labels, parse_label
+from lodestore.errors import DeclarationError, DimensionError, FingerprintError, ModelError
+from lodestore.models import EmbeddingModel, EmbeddingVersion, check_compatibility, identify, labels, parse_label
 from lodestore.ports import Embedder
 
 WORDLLAMA = EmbeddingModel("words", "1", "package:wordllama")
@@ -339,6 +339,19 @@ def test_vectors_that_come_ready_made_embed_no_text():
         outside.embed_documents(["a"])
     with pytest.raises(ModelError, match="search with mode text"):
         outside.embed_queries(["a"])
+
+
+def test_equal_length_does_not_make_a_vector_compatible():
+    version = EmbeddingVersion("content", "m", "1", "c0ffee00", "the fingerprint", 3)
+
+    check_compatibility(version, fingerprint="the fingerprint", shape=(3,))
+    check_compatibility(version, fingerprint="m@1", shape=(3,))
+    with pytest.raises(FingerprintError, match="m@1"):
+        check_compatibility(version, fingerprint="another", shape=(3,))
+    with pytest.raises(FingerprintError, match="names no model"):
+        check_compatibility(version, fingerprint="", shape=(3,))
+    with pytest.raises(DimensionError, match="3 numbers"):
+        check_compatibility(version, fingerprint="m@1", shape=(4,))
 
 
 @pytest.fixture
