@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypedDict
 from uuid import uuid4
 
@@ -72,20 +73,29 @@ class Steps:
         self.steps: list[dict[str, Any]] = []
         self.error: str | None = None
         self._verbose = verbose
-        self._started: dict[str, float] = {}
+        self._taken: set[tuple[str, str | None, str | None]] = set()
+        self._lock = Lock()
 
     def __call__(self, entry: Any) -> None:  # noqa: ANN401 - an event log entry
-        """Take note of one event."""
-        event = entry.dagster_event
-        if event is None:
-            return
+        """Take note of what the event log tells while the run goes on."""
+        if entry.dagster_event is not None:
+            self.take(entry.dagster_event)
+
+    def take(self, event: dg.DagsterEvent) -> None:
+        """Take note of an event, once: the log tells late, and the end of the run brings all of them again."""
+        check = getattr(event.event_specific_data, "check_name", None)
+        with self._lock:
+            if (event.event_type_value, event.step_key, check) not in self._taken:
+                self._taken.add((event.event_type_value, event.step_key, check))
+                self._note(event)
+
+    def _note(self, event: Any) -> None:  # noqa: ANN401 - its data are of every kind
         if event.event_type == dg.DagsterEventType.STEP_START:
-            self._started[event.step_key] = time.monotonic()
             if sys.stderr.isatty():  # on a terminal the line is there at once, and its end replaces it
                 sys.stderr.write(f"  {event.step_key} ...\r")
                 sys.stderr.flush()
         elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
-            self._ended(event.step_key, "ok")
+            self._ended(event.step_key, "ok", event.event_specific_data.duration_ms / 1000)
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             self._failed(event.step_key, event.step_failure_data.error)
         elif event.event_type == dg.DagsterEventType.STEP_SKIPPED:
@@ -95,9 +105,8 @@ class Steps:
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and self.error is None:
             self.error = event.message
 
-    def _ended(self, step: str, state: str) -> None:
-        seconds = round(time.monotonic() - self._started.get(step, time.monotonic()), 3)
-        self.steps.append({"step": step, "state": state, "seconds": seconds})
+    def _ended(self, step: str, state: str, seconds: float = 0.0) -> None:
+        self.steps.append({"step": step, "state": state, "seconds": round(seconds, 3)})
         say(f"  {step} {state}, {seconds:.1f} s")
 
     def _failed(self, step: str, error: Any) -> None:  # noqa: ANN401 - what dagster made of an exception
@@ -136,14 +145,17 @@ def execute(job: dg.JobDefinition, wanted: Run, order: Order, instance: dg.Dagst
     say(f"{job.name}: run {run_id[:8]}{' of ' + wanted['partition'] if wanted['partition'] else ''}")
     started = time.monotonic()
     try:
-        success = job.execute_in_process(
+        result = job.execute_in_process(
             run_config=_quiet(job, wanted["config"], verbose=order["verbose"]),
             instance=instance,
             partition_key=wanted["partition"],
             raise_on_error=False,
             run_id=run_id,
             tags=order["tags"] or None,
-        ).success
+        )
+        success = result.success
+        for event in result.all_events:
+            steps.take(event)
     except Exception as error:  # noqa: BLE001 - wrong run config and the like; any of them ends this job alone
         success, steps.error = False, f"{type(error).__name__}: {error}"
         say(f"  {steps.error}")
