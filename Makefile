@@ -26,6 +26,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	@$(BIN)/python -m pytest -q -m "not slow"
 
+# FLIPS=100 make test-all shortens the longest test, 1,000 flips of the release under traffic.
 test-all: .venv/.installed
 	@$(BIN)/python -m pytest -q
 
