@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -474,8 +473,3 @@ _CONTENT = pa.schema(
         *FILTERABLE.items(),
     ]
 )
-
-
-def still_visible(moment: datetime) -> str:
-    """The condition for rows that were visible at `moment`."""
-    return f"visible_from <= timestamp '{moment:%Y-%m-%d %H:%M:%S.%f}'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal
@@ -227,8 +227,3 @@ class ReleaseLog:
             for row in latest.values()
             if row["state"] == "held"
         ]
-
-
-def relabel(release: Release, **changes: Any) -> Release:  # noqa: ANN401 - any field
-    """A copy with other fields, for previews."""
-    return replace(release, **changes)
