@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test test-all dev check bench clean format
+.PHONY: install demo test test-all dev check bench bench-feast clean format
 
 install: .venv/.installed
 
@@ -46,5 +46,14 @@ format: .venv/.installed
 bench: .venv/.installed
 	@for one in benchmarks/*.py; do $(BIN)/python $$one || exit 1; done
 
+# Feast needs another pandas: it lives in an environment of its own and is measured on the same rows.
+.venv-feast/.installed: benchmarks/feast/requirements.txt
+	@test -x .venv-feast/bin/python || $(PYTHON) -m venv .venv-feast
+	@.venv-feast/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	@touch $@
+
+bench-feast: .venv/.installed .venv-feast/.installed
+	@$(BIN)/python benchmarks/features.py --feast .venv-feast/bin/python
+
 clean:
-	rm -rf .venv .lodestore .dagster demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-feast .lodestore .dagster demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,6 +2,10 @@
 
 python benchmarks/features.py                # the sizes of the README
 python benchmarks/features.py --rows 10000   # a quick look
+make bench-feast                             # the same with Feast beside it, on the same rows
+
+Feast needs another pandas than the library, so that it runs in an environment of its own (`--feast` names its
+Python) and reads the same rows from Parquet files.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from lodestore.adapters.lance import LanceStore
 from lodestore.adapters.lmdb import LmdbOnlineStore
@@ -56,17 +61,52 @@ class Figure:
     naive: float | None
     goal: float
     more_is_better: bool
+    feast: float | None = None
 
     def line(self) -> str:
         """The line as it is printed."""
         met = self.ours >= self.goal if self.more_is_better else self.ours <= self.goal
-        ratio = (
-            ""
-            if self.naive is None
-            else f"{self.ours / self.naive if self.more_is_better else self.naive / self.ours:8.1f}x"
-        )
-        naive = "" if self.naive is None else f"{self.naive:,.3g}"
-        return f"{self.what:48} {self.ours:>12,.4g} {naive:>12} {ratio:>9} {self.goal:>10,.4g} {self.unit:8} {'met' if met else 'MISSED'}"
+        others = " ".join(self._beside(one) for one in (self.naive, self.feast))
+        return f"{self.what:48} {self.ours:>12,.4g} {others} {self.goal:>10,.4g} {self.unit:8} {'met' if met else 'MISSED'}"
+
+    def _beside(self, other: float | None) -> str:
+        """Another way's figure, and how many times better ours is."""
+        if other is None:
+            return f"{'':>10} {'':>8}"
+        if not self.ours:
+            return f"{other:>10,.3g} {'':>8}"
+        ratio = self.ours / other if self.more_is_better else other / self.ours
+        return f"{other:>10,.3g} {f'{ratio:.3g}x':>8}"
+
+
+class Feast:
+    """Feast in its own environment, on the same rows; without its Python it has no figures."""
+
+    def __init__(self, python: str | None, folder: Path) -> None:
+        self._python = python
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def told(self, part: str, **tables: pa.Table) -> dict[str, float]:
+        """The figures of one part, which reads these tables as files."""
+        if self._python is None:
+            return {}
+        for name, table in tables.items():
+            pq.write_table(table, self.folder / f"{name}.parquet")
+        for left in self.folder.glob("*.db"):
+            left.unlink()
+        side = Path(__file__).parent / "feast" / "side.py"
+        command = [self._python, "-W", "ignore", str(side), str(self.folder), part]
+        answer = subprocess.run(command, check=False, capture_output=True, text=True)
+        if answer.returncode:
+            message = f"the Feast side failed:\n{answer.stderr[-2000:]}"
+            raise SystemExit(message)
+        told: dict[str, float] = json.loads(answer.stdout)
+        return told
+
+
+def times(figure: float | None, factor: float) -> float | None:
+    return None if figure is None else figure * factor
 
 
 class House:
@@ -117,7 +157,7 @@ def each(work: Callable[[], object], times: int) -> float:
 # Materialise
 
 
-def materialise_scalars(house: House, rows: int, folder: Path) -> list[Figure]:
+def materialise_scalars(house: House, rows: int, folder: Path, feast: dict[str, float]) -> list[Figure]:
     table = scalar_rows(rows, rows)
     house.offline.ensure(view_table(SCALARS), view_schema(SCALARS), key="event_id")
     house.offline.append(view_table(SCALARS), table)
@@ -125,8 +165,9 @@ def materialise_scalars(house: House, rows: int, folder: Path) -> list[Figure]:
     answer = house.features.online(["scalars:a", "scalars:d"], {"user_id": ["u0", f"u{rows - 1}"]})
     assert answer.columns["scalars:a"] == [table["a"][0].as_py(), table["a"][rows - 1].as_py()]
     naive = taken(lambda: naive_upsert(table, folder / "naive.db"))
+    what = f"materialise {rows:,} x 4 scalars"
     return [
-        Figure(f"materialise {rows:,} x 4 scalars", rows / spent, "rows/s", rows / naive, 200_000, more_is_better=True)
+        Figure(what, rows / spent, "rows/s", rows / naive, 200_000, more_is_better=True, feast=feast.get("rate")),
     ]
 
 
@@ -142,14 +183,22 @@ def naive_upsert(table: pa.Table, path: Path) -> None:
                 connection.execute("INSERT OR REPLACE INTO online VALUES (?, ?, ?, ?)", values)
 
 
-def materialise_vectors(rows: int) -> list[Figure]:
+def materialise_vectors(rows: int, feast: dict[str, float]) -> list[Figure]:
     """In a process of its own, so that its memory is its own; the figure is above what imports take."""
     command = [sys.executable, __file__, "--vectors-only", "--rows", str(rows)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    rate, mb = feast.get("rate"), feast.get("mb")
     return [
-        Figure(f"materialise {rows:,} x 384-d", told["rate"], "rows/s", told["naive"], 60_000, more_is_better=True),
-        Figure("  memory above that of the open store", told["mb"], "MB", None, 500, more_is_better=False),
+        Figure(f"materialise {rows:,} x 384-d", told["rate"], "rows/s", told["naive"], 60_000, True, rate),
+        Figure("  memory above that of the open store", told["mb"], "MB", None, 500, False, mb),
     ]
+
+
+def feast_vectors(rows: int) -> pa.Table:
+    schema = value_schema(VECTORS, 384)
+    made = vector_rows(schema, 0, rows, np.random.default_rng(1))
+    chosen = made.select(["user_id", "event_timestamp", "created_timestamp", "vector"])
+    return chosen.rename_columns([*chosen.column_names[:-1], "v"])
 
 
 def vectors_only(rows: int) -> None:
@@ -192,7 +241,7 @@ def naive_vectors(house: House, table: str, rows: int, path: Path) -> None:
 # Read and push
 
 
-def reads(house: House, rows: int, folder: Path) -> list[Figure]:
+def reads(house: House, rows: int, folder: Path, feast: dict[str, float]) -> list[Figure]:
     refs = ["scalars:a", "scalars:b", "scalars:d"]
     hundred = [f"u{at}" for at in range(min(rows, 100))]
     one = each(lambda: house.features.online(refs, {"user_id": ["u7"]}), 5_000)
@@ -206,12 +255,14 @@ def reads(house: House, rows: int, folder: Path) -> list[Figure]:
     slow, slower = each(lambda: naive(["u7"]), 2_000), each(lambda: naive(hundred), 300)
     connection.close()
     return [
-        Figure("read 1 user x 3 features", one * 1e6, "us", slow * 1e6, 20, more_is_better=False),
-        Figure("read 100 users x 3 features", many * 1e3, "ms", slower * 1e3, 0.3, more_is_better=False),
+        Figure("read 1 user x 3 features", one * 1e6, "us", slow * 1e6, 20, False, times(feast.get("one"), 1e6)),
+        Figure(
+            "read 100 users x 3 features", many * 1e3, "ms", slower * 1e3, 0.3, False, times(feast.get("hundred"), 1e3)
+        ),
     ]
 
 
-def pushes(house: House, rows: int) -> list[Figure]:
+def pushes(house: House, rows: int, feast: dict[str, float]) -> list[Figure]:
     place = iter(range(10**9))
 
     def one() -> None:
@@ -225,15 +276,15 @@ def pushes(house: House, rows: int) -> list[Figure]:
     bulk = taken(lambda: house.features.push("scalars", batch))
     assert house.online.journal_size() >= rows
     return [
-        Figure("push 1 row and read it", single * 1e3, "ms", None, 0.3, more_is_better=False),
-        Figure(f"push {rows:,} rows of one Arrow table", rows / bulk, "rows/s", None, 150_000, more_is_better=True),
+        Figure("push 1 row and read it", single * 1e3, "ms", None, 0.3, False, times(feast.get("push"), 1e3)),
+        Figure(f"push {rows:,} rows of one Arrow table", rows / bulk, "rows/s", None, 150_000, True, feast.get("bulk")),
     ]
 
 
 # Join
 
 
-def join(house: House, entities: int, history: int) -> list[Figure]:
+def join(house: House, entities: int, history: int, feast: Feast) -> list[Figure]:
     house.offline.drop(view_table(SCALARS))
     house.offline.ensure(view_table(SCALARS), view_schema(SCALARS), key="event_id")
     table = scalar_rows(history, 50_000, seed=3)
@@ -247,8 +298,12 @@ def join(house: House, entities: int, history: int) -> list[Figure]:
         for _ in range(3)
     )
     naive = taken(lambda: naive_join(asked, table))
+    told = feast.told("join", history=table, asked=asked)
     what = f"join {entities:,} rows with {history:,} from the store"
-    return [Figure(what, spent, "s", naive, 0.6, more_is_better=False)]
+    return [
+        Figure(what, spent, "s", naive, 0.6, False, told.get("seconds")),
+        Figure("  rows that are lost", entities - found.num_rows, "rows", None, 0, False, told.get("lost")),
+    ]
 
 
 def check(asked: pa.Table, table: pa.Table, found: pa.Table) -> None:
@@ -273,24 +328,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--history", type=int, default=1_000_000)
+    parser.add_argument("--feast", metavar="PYTHON", help="the Python of an environment with Feast")
+    parser.add_argument("--feast-vectors", type=int, default=20_000, help="how many vectors Feast materialises")
     parser.add_argument("--vectors-only", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.vectors_only:
         vectors_only(given.rows)
         return
-    print(f"{'':48} {'here':>12} {'naive':>12} {'ratio':>9} {'goal':>10}")
     with tempfile.TemporaryDirectory() as name:
-        house = House(Path(name))
-        for part in (
-            lambda: materialise_scalars(house, given.rows, Path(name)),
-            lambda: materialise_vectors(given.rows),
-            lambda: reads(house, given.rows, Path(name)),
-            lambda: pushes(house, given.rows),
-            lambda: join(house, given.rows, given.history),
-        ):
-            for figure in part():
-                print(figure.line(), flush=True)
+        measure(Path(name), given)
     print("naive: SQLite, a row a feature, JSON values; pandas merge_asof over tables in memory")
+    if given.feast:
+        print(f"Feast: its file and SQLite stores; {given.feast_vectors:,} vectors, and 10,000 rows of bulk push")
+
+
+def measure(folder: Path, given: argparse.Namespace) -> None:
+    house, feast = House(folder), Feast(given.feast, folder / "feast")
+    beside = f"{'naive':>10} {'':>8} {'Feast' if given.feast else '':>10} {'':>8}"
+    print(f"{'':48} {'here':>12} {beside} {'goal':>10}")
+    scalars = feast.told(
+        "scalars", scalars=scalar_rows(given.rows, given.rows), bulk=scalar_rows(10_000, 10_000, seed=2)
+    )
+    vectors = feast.told("vectors", vectors=feast_vectors(given.feast_vectors)) if given.feast else {}
+    for part in (
+        lambda: materialise_scalars(house, given.rows, folder, scalars),
+        lambda: materialise_vectors(given.rows, vectors),
+        lambda: reads(house, given.rows, folder, scalars),
+        lambda: pushes(house, given.rows, scalars),
+        lambda: join(house, given.rows, given.history, feast),
+    ):
+        for figure in part():
+            print(figure.line(), flush=True)
 
 
 if __name__ == "__main__":
