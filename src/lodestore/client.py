@@ -89,6 +89,7 @@ class SearchResult:
     took_ms: float
     hits: tuple[Hit, ...]
     degraded: tuple[str, ...] = ()
+    live_version: str = ""
 
     def to_arrow(self) -> pa.Table:
         """One row a hit, best first."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from lodestore import retrieval
 from lodestore.diversity import mmr
-from lodestore.errors import RequestError, UnavailableError, UnknownModelError
+from lodestore.errors import FingerprintError, RequestError, UnavailableError, UnknownModelError
 from lodestore.grouping import Extras, Reader, beside, by_document, highlighted
 from lodestore.models import EmbeddingVersion, check_compatibility
 from lodestore.ports import Embedder, VectorStore
@@ -46,6 +46,7 @@ class Live:
     counter: Callable[[EmbeddingVersion], CountTokens] | None = None
     weights: Weights = field(default_factory=Weights)
     reranker: Reranker | None = None
+    retained: Callable[[Release, str], Sequence[EmbeddingVersion]] | None = None
 
     def version(self, feature: str = "content") -> EmbeddingVersion:
         """The live version of an embedding feature."""
@@ -233,16 +234,37 @@ class Live:
         where: str | None = None,
         feature: str = "content",
     ) -> SearchResult:
-        """The k nearest chunks to a ready-made vector, which has to name the fingerprint of its model."""
+        """The k nearest chunks to a ready-made vector, which has to name the version that made it.
+
+        It is searched in that version's table: the live one's, or that of one to which a rollback would
+        go. The answer says which version is live, so that a client with an old model learns of it.
+        """
         checked_query("vector", k=k, mode="vector")
         started = time.perf_counter()
-        version = self.version(feature)
+        live = self.version(feature)
+        version = self._of_vector(live, fingerprint)
         array = _as_vector(vector)
         check_compatibility(version, fingerprint=fingerprint, shape=array.shape)
         if not np.isfinite(array).all() or not array.any():
             message = "the vector has NaN or infinite numbers, or only zeros"
             raise RequestError(message)
-        return self._answer(version, "", array, k, "vector", where, _PLAIN, started)
+        found = self._answer(version, "", array, k, "vector", where, _PLAIN, started)
+        return replace(found, live_version=live.label)
+
+    def _of_vector(self, live: EmbeddingVersion, name: str) -> EmbeddingVersion:
+        """The version that the vector names: the live one, one that is retained, or an error."""
+        if not name or name in live.names or self.retained is None:
+            return live
+        kept = self.retained(self.release, live.feature)
+        found = next((one for one in kept if name in one.names), None)
+        if found is None:
+            others = ", ".join(one.label for one in kept) or "none"
+            message = (
+                f"the vector is of {name!r}, live is {live.label}, still kept: {others}; "
+                "embed the query with the live model"
+            )
+            raise FingerprintError(message)
+        return found
 
 
 def _documents(best: Callable[[int], list[Hit]], k: int, chunks: int) -> list[Hit]:

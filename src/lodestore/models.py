@@ -112,7 +112,7 @@ def check_compatibility(version: EmbeddingVersion, *, fingerprint: str, shape: t
     if not fingerprint:
         message = f"the vector names no model; say which one made it, live is {version.label}"
         raise FingerprintError(message)
-    if fingerprint not in {version.fingerprint, version.label}:
+    if fingerprint not in version.names:
         message = f"the vector is of {fingerprint!r}, live is {version.label}; embed the query with the live model"
         raise FingerprintError(message)
     if shape != (version.dimension,):
@@ -140,6 +140,11 @@ class EmbeddingVersion:
     def key(self) -> str:
         """The partition key: what follows `emb__` in the table's name."""
         return f"{self.feature}__{self.model}__{self.version}__{self.chunker}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a vector may call the version that made it: its label, its partition key, its fingerprint."""
+        return frozenset({self.label, self.key, self.fingerprint})
 
     @property
     def table(self) -> str:

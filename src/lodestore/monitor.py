@@ -218,8 +218,11 @@ def pin_first(project: Project, one: Subject) -> Pinned | None:
     """The subject has a baseline, once there are enough rows; returns what was pinned just now, if anything."""
     if project.baselines.exists(_subject(one)):
         return None
+    least = project.settings.drift.min_rows
+    if isinstance(one, EmbeddingVersion) and project.tables.count(one.table) < least:
+        return None
     window = _window(project, one)
-    if window.num_rows < project.settings.drift.min_rows:
+    if window.num_rows < least:
         return None
     baseline, neighbours = _sketched(project, one, window)
     return project.baselines.pin(_subject(one), baseline, reason=FIRST, neighbours=neighbours)

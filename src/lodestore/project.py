@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
+from lodestore import rollout
 from lodestore.adapters.factory import embedder
 from lodestore.adapters.lance import LanceStore
 from lodestore.baselines import Baselines, PinningReleases
@@ -37,7 +38,7 @@ from lodestore.store import Lodestore, compiled
 from lodestore.tables import ensure_logs
 from lodestore.templates import Templates
 from lodestore.tokens import CountTokens, TokenCounter, counter_of_file
-from lodestore.versions import Versions
+from lodestore.versions import Versions, slot_of
 from lodestore.why import Reasons
 
 __all__ = ["Project", "open_project"]
@@ -169,9 +170,15 @@ class Project:
     def snapshot(self, release: Release) -> Live:
         """A snapshot of that release."""
         versions = {feature: self.versions.registered(key) for feature, key in release.embeddings.items()}
-        return Live(
-            release, versions, self.embedder, self.tables, self.counter, self.settings.search.weights, self.reranker
-        )
+        options = (self.settings.search.weights, self.reranker, self.retained)
+        return Live(release, versions, self.embedder, self.tables, self.counter, *options)
+
+    def retained(self, release: Release, feature: str) -> list[EmbeddingVersion]:
+        """The versions of a feature whose vectors can be searched beside the live one, newest first."""
+        history = [one for one in self.releases.history() if one.generation <= release.generation]
+        keys = rollout.retained(history, slot_of(feature), keep=self.settings.release.keep)
+        found = [self.versions.registered(key) for key in keys]
+        return [one for one in found if self.tables.count(one.table)]
 
     @cached_property
     def past(self) -> Past:
@@ -198,8 +205,14 @@ class Project:
         live = self.snapshot(release)
         for feature, version in live.versions.items():
             self.tables.count(version.table)
-            live.embed(["warm"], feature)
+            if version.fingerprint not in self._warmed:
+                live.embed(["warm"], feature)
+                self._warmed.add(version.fingerprint)
         return live
+
+    @cached_property
+    def _warmed(self) -> set[str]:
+        return set()
 
     @cached_property
     def snapshots(self) -> Snapshots:

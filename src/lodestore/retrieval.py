@@ -114,7 +114,8 @@ class SearchResult:
     """Hits, and by which release and version they were found.
 
     `as_of` is the moment that was asked about, `notes` what a reader has to know of the answer, and
-    `explain` how it was come by, where that was asked for.
+    `explain` how it was come by, where that was asked for. `live_version` stands in the answer to a
+    ready-made vector, which is searched in the table of the version that it names.
     """
 
     release: int
@@ -126,11 +127,13 @@ class SearchResult:
     as_of: datetime | None = None
     notes: tuple[str, ...] = ()
     explain: Mapping[str, Any] | None = None
+    live_version: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `search`."""
         out: dict[str, Any] = {"release": self.release, "version": self.version, "mode": self.mode}
         out |= {"took_ms": round(self.took_ms, 3), "hits": [hit.to_json() for hit in self.hits]}
+        out |= {"live_version": self.live_version} if self.live_version else {}
         out |= {"degraded": list(self.degraded)} if self.degraded else {}
         out |= {"as_of": rfc3339(self.as_of)} if self.as_of else {}
         out |= {"notes": list(self.notes)} if self.notes else {}

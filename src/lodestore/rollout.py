@@ -10,7 +10,16 @@ from lodestore.errors import HeldError, InUseError
 from lodestore.models import EmbeddingVersion
 from lodestore.releases import Hold, Release, Slot, predecessor, predecessors
 
-__all__ = ["Decision", "Launch", "State", "decide", "rollback_changes", "verify_droppable", "verify_promotable"]
+__all__ = [
+    "Decision",
+    "Launch",
+    "State",
+    "decide",
+    "retained",
+    "rollback_changes",
+    "verify_droppable",
+    "verify_promotable",
+]
 
 # A version whose runs failed this often waits for a person.
 MAX_ATTEMPTS = 3
@@ -113,6 +122,11 @@ def verify_promotable(version: EmbeddingVersion, holds: Iterable[Hold], *, by_na
             raise HeldError(message)
 
 
+def retained(history: Sequence[Release], slot: Slot, *, keep: int) -> list[Any]:
+    """The values of the slot that no drop takes away and that are not live: where rollbacks of it would go."""
+    return predecessors(history, slot)[: max(keep, 1)]
+
+
 def verify_droppable(version: EmbeddingVersion, history: Sequence[Release], *, keep: int) -> None:
     """What is live, or is where a rollback of its slot would go, is not dropped."""
     if not history:
@@ -121,7 +135,7 @@ def verify_droppable(version: EmbeddingVersion, history: Sequence[Release], *, k
     if history[-1].slots.get(slot) == version.key:
         message = f"{version.key} is live; promote another version first"
         raise InUseError(message)
-    if version.key in predecessors(history, slot)[: max(keep, 1)]:
+    if version.key in retained(history, slot, keep=keep):
         message = (
             f"{version.key} is where a rollback of {slot.name} goes; it can be dropped when a later version "
             "has taken that place"

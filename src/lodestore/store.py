@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 
 from lodestore import historical
@@ -16,7 +17,7 @@ from lodestore.composer import Composed, Composer, Request
 from lodestore.conditions import COLUMNS, compiled, condition
 from lodestore.context import Context, ContextOptions
 from lodestore.contexts import ContextLog, id_for, logged
-from lodestore.errors import UnavailableError
+from lodestore.errors import RequestError, UnavailableError
 from lodestore.features import Features, OnlineAnswer
 from lodestore.filters import Filter
 from lodestore.grouping import Extras
@@ -82,8 +83,10 @@ class Lodestore:
 
     def search(
         self,
-        query: str,
+        query: str | None = None,
         *,
+        vector: Sequence[float] | np.ndarray | None = None,
+        version: str | None = None,
         k: int = 10,
         mode: Mode = "hybrid",
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
@@ -97,14 +100,23 @@ class Lodestore:
         explain: bool = False,
         rerank: bool = False,
     ) -> SearchResult:
-        """The k best chunks for a query; `filter` is text or JSON over the declared columns.
+        """The k best chunks for a query, or for a vector that names the version that made it.
 
+        `filter` is text or JSON over the declared columns.
         `mandatory` is a filter of the caller's own, such as an access list: nothing in `filter` widens
         it. `as_of` searches what was visible at that moment, by the release that was live then. The
         others are told by `lodestore.grouping.Extras`.
         """
         extras = Extras(per_document, neighbours, highlight, diversity, titles, explain, rerank)
         where = condition(filter, mandatory=mandatory)
+        if vector is not None or query is None:
+            _one_or_the_other(query, vector, plain=as_of is None and extras == Extras())
+            return self._live().search_vector(
+                () if vector is None else vector, fingerprint=version or "", k=k, where=where
+            )
+        if version is not None:
+            message = "version belongs to a vector; a query is embedded by the live model"
+            raise RequestError(message)
         if as_of is None and extras == Extras():
             return self._live().search(query, k=k, mode=mode, where=where)
         if as_of is None:
@@ -263,3 +275,15 @@ class Lodestore:
     def release_at(self, moment: datetime) -> Release:
         """What was live at that moment."""
         return self._releases.at(moment)
+
+
+def _one_or_the_other(query: str | None, vector: object, *, plain: bool) -> None:
+    """A search is for a query or for a vector, and a vector is searched as it is, today."""
+    if query is not None or vector is None:
+        message = (
+            "give a query or a vector, not both" if query is not None else "give a query, or a vector with version="
+        )
+        raise RequestError(message)
+    if not plain:
+        message = "a vector is searched as of now and without extras; give the query itself"
+        raise RequestError(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lodestore.adapters.lance import LanceStore
 from lodestore.errors import SchemaVersionError, StoreError, UnknownNameError
@@ -144,3 +147,38 @@ def test_a_store_of_another_schema_version_is_refused_with_the_way_out(logs):
 
     with pytest.raises(SchemaVersionError, match=r"schema version 99.*lodestore migrate"):
         logs.check_schema()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["put", "old", "many", "look"])), max_size=12))
+def test_what_is_remembered_of_a_log_is_what_reading_it_anew_gives(acts: list[tuple[str, str]]) -> None:
+    clock, number = FrozenClock(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        both = {name: Logs(LanceStore(folder), clock) for name in "ab"}
+        for who, act in acts:
+            clock.advance(timedelta(seconds=1))
+            rows = [{"id": f"g{number + step}"} for step in range(3 if act == "many" else 1)]
+            number += len(rows)
+            if act == "look":
+                both[who].rows("gates")
+            elif act == "old":
+                both[who].put("gates", {**rows[0], "at": clock() - timedelta(hours=1)})
+            else:
+                both[who].put_all("gates", rows)
+
+        anew = Logs(LanceStore(folder), clock).rows("gates")
+        assert both["a"].rows("gates") == both["b"].rows("gates") == anew
+        assert len(anew) == sum({"many": 3, "look": 0}.get(act, 1) for _, act in acts)
+
+
+def test_who_writes_a_log_need_not_read_it_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    logs = Logs(LanceStore(str(tmp_path)), FrozenClock())
+    logs.put("gates", {"id": "g1"})
+    logs.rows("gates")
+    read = []
+    monkeypatch.setattr(LanceStore, "read", lambda _self, name, *_: read.append(name))
+
+    logs.put("gates", {"id": "g2"})
+
+    assert [row["id"] for row in logs.rows("gates")] == ["g1", "g2"]
+    assert read == []

@@ -99,7 +99,8 @@ def _schemas() -> dict[str, _Schema]:
         "Hit": hit,
         "SearchResult": _object(
             "release version mode took_ms hits",
-            release=_WHOLE, version=_TEXT, mode=_TEXT, took_ms=_NUMBER, hits=_list(_ref("Hit")), **_DEGRADED,
+            release=_WHOLE, version=_TEXT, mode=_TEXT, took_ms=_NUMBER, hits=_list(_ref("Hit")), live_version=_TEXT,
+            **_DEGRADED,
         ),
         "WhyRequest": _closed("query document_id", query=_TEXT, document_id=_TEXT, k=_K, filter=_FILTER, mode=_MODE),
         "Why": _object("release", release=_WHOLE),

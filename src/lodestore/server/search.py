@@ -139,7 +139,9 @@ async def _find(call: Call, live: Live, asked: Asked) -> tuple[_Found, bytes]:
     table = None if version is None else serving.table_version(version.table)
     owner = call.caller.id if call.caller.filter is not None else ""
     key = (live.release.id, table, where, owner, asked)
-    keeps = table is not None and asked.as_of is None
+    # The version of the live table says nothing of the table that a vector of a retained version is searched in.
+    of_live = asked.vector is None or (version is not None and asked.version in version.names)
+    keeps = table is not None and asked.as_of is None and of_live
     kept = serving.found.get(key) if keeps else None
     if kept is not None:
         serving.metrics.add("lodestore_cache_total", cache="search", outcome="hit")

@@ -169,7 +169,13 @@ class Serving:
         self.features.know(release)
         made = self.watching.snapshot(release)
         return ServedLive(
-            release, made.versions, self._embedder, self.project.tables, counter=made.counter, weights=made.weights
+            release,
+            made.versions,
+            self._embedder,
+            self.project.tables,
+            counter=made.counter,
+            weights=made.weights,
+            retained=made.retained,
         )
 
     def _warm(self, release: Release) -> Live:
