@@ -7,7 +7,6 @@ raise in process.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -43,6 +42,7 @@ __all__ = [
     "SearchResult",
     "Template",
     "View",
+    "Why",
 ]
 
 Mode = Literal["hybrid", "vector", "text"]
@@ -56,6 +56,8 @@ _FAULT = 500
 _LONGEST_WAIT = 5.0
 _FIRST_WAIT = 0.1
 _PAGE = 1_000
+# What a search is not asked for is not sent, so that an older server answers it too.
+_UNASKED: Mapping[str, Any] = {"neighbours": 0, "highlight": False, "explain": False, "rerank": False}
 
 
 # -- answers
@@ -77,11 +79,19 @@ class Hit:
     category: str | None = None
     vector_rank: int | None = None
     text_rank: int | None = None
+    title_rank: int | None = None
+    highlights: tuple[tuple[int, int], ...] = ()
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    others: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, and by which release and version they were found."""
+    """Hits, and by which release and version they were found.
+
+    `as_of` is the moment that was asked about, `notes` what a reader has to know of the answer.
+    """
 
     release: int
     version: str
@@ -90,6 +100,9 @@ class SearchResult:
     hits: tuple[Hit, ...]
     degraded: tuple[str, ...] = ()
     live_version: str = ""
+    as_of: datetime | None = None
+    notes: tuple[str, ...] = ()
+    explain: Mapping[str, Any] | None = None
 
     def to_arrow(self) -> pa.Table:
         """One row a hit, best first."""
@@ -106,13 +119,17 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Columns in the order of the rows that were asked, keyed by full reference."""
+    """Columns in the order of the rows that were asked, keyed by full reference.
+
+    `stale` names the references whose view had no event for longer than it promises.
+    """
 
     release: int
     columns: Mapping[str, list[Any]]
     statuses: Mapping[str, list[str]]
     event_timestamps: Mapping[str, list[datetime | None]]
     degraded: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
     def to_arrow(self) -> pa.Table:
         """Keys and features as columns."""
@@ -163,6 +180,26 @@ class Rendered:
     content_hash: str
     text: str
     messages: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a document is not found, or at which place it is; `mend` says what changes it."""
+
+    document_id: str
+    reason: str
+    sentence: str
+    mend: str = ""
+    rank: int | None = None
+    score: float | None = None
+    needed: float | None = None
+    k: int = 10
+    mode: Mode = "hybrid"
+    chunk_id: str | None = None
+    at: datetime | None = None
+    release: int = 0
+    version: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,17 +279,23 @@ def _plain(value: object) -> object:
     return jsonable(value)
 
 
-def _search(
-    query: str | None,
-    k: int,
-    mode: Mode | None,
-    filter: Filter | None,  # noqa: A002 - the word of the wire
-    vector: Sequence[float] | None,
-    version: str | None,
-    release: int | None,
-) -> _Request[SearchResult]:
-    body = {"query": query, "vector": vector, "version": version, "k": k, "mode": mode}
-    return _Request("POST", "/v1/search", _search_result, {**body, "filter": filter, "release": release})
+def _search(query: str | None, options: Mapping[str, Any]) -> _Request[SearchResult]:
+    asked = {name: value for name, value in options.items() if name not in _UNASKED or value != _UNASKED[name]}
+    return _Request("POST", "/v1/search", _search_result, {"query": query, **asked})
+
+
+def _search_many(queries: Sequence[str], options: Mapping[str, Any]) -> _Request[list[SearchResult]]:
+    given = {name: value for name, value in options.items() if value is not None}
+    body = {"queries": [{"query": one, **given} for one in queries]}
+    return _Request("POST", "/v1/search/batch", lambda told: [_search_result(one) for one in told["results"]], body)
+
+
+def _why(query: str, document: str, options: Mapping[str, Any]) -> _Request[Why]:
+    return _Request("POST", "/v1/why", _why_of, {"query": query, "document_id": document, **options})
+
+
+def _release_at(moment: datetime) -> _Request[Release]:
+    return _Request("GET", f"/v1/release?at={quote(rfc3339(moment), safe='')}", _release)
 
 
 def _online(
@@ -310,12 +353,24 @@ def _known(kind: type[Any], told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hits(told: Iterable[Mapping[str, Any]]) -> tuple[Hit, ...]:
-    return tuple(Hit(**_known(Hit, one)) for one in told)
+    return tuple(Hit(**{**_known(Hit, one), **_around(one)}) for one in told)
+
+
+def _around(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands around a hit, where it was asked for."""
+    lists = {name: tuple(told[name]) for name in ("before", "after") if name in told}
+    lists |= {"highlights": tuple((one[0], one[1]) for one in told["highlights"])} if "highlights" in told else {}
+    return lists | ({"others": _hits(told["others"])} if "others" in told else {})
 
 
 def _search_result(told: Mapping[str, Any]) -> SearchResult:
-    degraded = tuple(told.get("degraded", ()))
-    return SearchResult(**{**_known(SearchResult, told), "hits": _hits(told["hits"]), "degraded": degraded})
+    lists = {name: tuple(told.get(name, ())) for name in ("degraded", "notes")}
+    at = None if told.get("as_of") is None else from_rfc3339(told["as_of"])
+    return SearchResult(**{**_known(SearchResult, told), "hits": _hits(told["hits"]), **lists, "as_of": at})
+
+
+def _why_of(told: Mapping[str, Any]) -> Why:
+    return Why(**{**_known(Why, told), "at": None if told.get("at") is None else from_rfc3339(told["at"])})
 
 
 def _features(told: Mapping[str, Any]) -> Features:
@@ -323,8 +378,8 @@ def _features(told: Mapping[str, Any]) -> Features:
         name: [None if one is None else from_rfc3339(one) for one in column]
         for name, column in told["event_timestamps"].items()
     }
-    degraded = tuple(told.get("degraded", ()))
-    return Features(told["release"], told["columns"], told["statuses"], times, degraded)
+    degraded, stale = tuple(told.get("degraded", ())), tuple(told.get("stale", ()))
+    return Features(told["release"], told["columns"], told["statuses"], times, degraded, stale)
 
 
 def _context_of(told: Mapping[str, Any]) -> Context:
@@ -492,14 +547,62 @@ class Client:
         query: str | None = None,
         *,
         k: int = 10,
-        mode: Mode | None = None,
+        mode: Mode = "hybrid",
         filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
+        as_of: datetime | None = None,
+        per_document: int | None = None,
+        neighbours: int = 0,
+        highlight: bool = False,
+        diversity: float | None = None,
+        titles: bool | None = None,
+        explain: bool = False,
+        rerank: bool = False,
         vector: Sequence[float] | None = None,
         version: str | None = None,
         release: int | None = None,
     ) -> SearchResult:
-        """The k best chunks for a query, or for a vector that names the version that made it."""
-        return self._send(_search(query, k, mode, filter, vector, version, release))
+        """The k best chunks for a query, or for a vector that names the version that made it.
+
+        `mandatory` is a filter of the caller's own, which nothing in `filter` widens; `as_of` searches what was
+        visible at that moment; `release` pins the live release or its predecessor. `per_document` makes one hit
+        of each document, `neighbours` adds the chunks around a hit, `highlight` the spans that matched,
+        `diversity` (0 to 1) passes over what was said already, `explain` tells how the answer was come by.
+        """
+        options: dict[str, Any] = {"k": k, "mode": mode, "filter": filter, "mandatory": mandatory, "as_of": as_of}
+        options |= {"per_document": per_document, "neighbours": neighbours, "highlight": highlight}
+        options |= {"diversity": diversity, "titles": titles, "explain": explain, "rerank": rerank}
+        options |= {"vector": None if vector is None else list(vector), "version": version, "release": release}
+        return self._send(_search(query, options))
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
+    ) -> list[SearchResult]:
+        """The answer to each query, in their order, all by one release."""
+        if not queries:
+            return []
+        options = {"k": k, "mode": mode, "filter": filter, "mandatory": mandatory}
+        return self._send(_search_many(queries, options))
+
+    def why(
+        self,
+        query: str,
+        document: str,
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
+    ) -> Why:
+        """Why the document is not among the k best chunks for the query, or at which place it is."""
+        options = {"k": k, "mode": mode, "filter": filter, "mandatory": mandatory}
+        return self._send(_why(query, document, options))
 
     def online(
         self,
@@ -523,13 +626,25 @@ class Client:
         filter: Filter | None = None,  # noqa: A002 - the word of the wire
         k: int | None = None,
         token_budget: int | None = None,
-        mode: Mode | None = None,
+        mode: Mode = "hybrid",
+        history: object = None,
         record: bool = True,
         request_id: str | None = None,
+        release: int | None = None,
     ) -> Context:
-        """The prompt for this user and question, with cited chunks, by one release."""
-        options = {"user_id": user_id, "template": template, "variables": variables, "filter": filter, "k": k}
-        options |= {"token_budget": token_budget, "mode": mode, "record": record}
+        """The prompt for this user and question, with cited chunks, by one release.
+
+        `history` is a text, or a list of turns with role and content; a repeated `request_id` counts once.
+        """
+        options: dict[str, Any] = {
+            "user_id": user_id,
+            "template": template,
+            "variables": variables,
+            "filter": filter,
+            "k": k,
+        }
+        options |= {"token_budget": token_budget, "mode": mode, "history": history, "record": record}
+        options |= {"release": release}
         return self._send(_context(query, request_id, options))
 
     def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Pushed:
@@ -560,6 +675,10 @@ class Client:
         """What is live."""
         return self._send(_RELEASE)
 
+    def release_at(self, moment: datetime) -> Release:
+        """What was live at that moment."""
+        return self._send(_release_at(moment))
+
     def views(self) -> list[View]:
         """The declared views, by name."""
         return self._all("/v1/views", "views", _view)
@@ -587,11 +706,11 @@ class AsyncClient:
         timeout: float = 10.0,
         retries: int = 2,
         transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._url = url
         self._retries = retries
-        self._sleep = sleep
+        self._sleep = sleep or _asleep
         self._http = httpx.AsyncClient(**_options(url, key, timeout), transport=transport)
 
     async def __aenter__(self) -> Self:
@@ -627,14 +746,62 @@ class AsyncClient:
         query: str | None = None,
         *,
         k: int = 10,
-        mode: Mode | None = None,
+        mode: Mode = "hybrid",
         filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
+        as_of: datetime | None = None,
+        per_document: int | None = None,
+        neighbours: int = 0,
+        highlight: bool = False,
+        diversity: float | None = None,
+        titles: bool | None = None,
+        explain: bool = False,
+        rerank: bool = False,
         vector: Sequence[float] | None = None,
         version: str | None = None,
         release: int | None = None,
     ) -> SearchResult:
-        """The k best chunks for a query, or for a vector that names the version that made it."""
-        return await self._send(_search(query, k, mode, filter, vector, version, release))
+        """The k best chunks for a query, or for a vector that names the version that made it.
+
+        `mandatory` is a filter of the caller's own, which nothing in `filter` widens; `as_of` searches what was
+        visible at that moment; `release` pins the live release or its predecessor. `per_document` makes one hit
+        of each document, `neighbours` adds the chunks around a hit, `highlight` the spans that matched,
+        `diversity` (0 to 1) passes over what was said already, `explain` tells how the answer was come by.
+        """
+        options: dict[str, Any] = {"k": k, "mode": mode, "filter": filter, "mandatory": mandatory, "as_of": as_of}
+        options |= {"per_document": per_document, "neighbours": neighbours, "highlight": highlight}
+        options |= {"diversity": diversity, "titles": titles, "explain": explain, "rerank": rerank}
+        options |= {"vector": None if vector is None else list(vector), "version": version, "release": release}
+        return await self._send(_search(query, options))
+
+    async def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
+    ) -> list[SearchResult]:
+        """The answer to each query, in their order, all by one release."""
+        if not queries:
+            return []
+        options = {"k": k, "mode": mode, "filter": filter, "mandatory": mandatory}
+        return await self._send(_search_many(queries, options))
+
+    async def why(
+        self,
+        query: str,
+        document: str,
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
+    ) -> Why:
+        """Why the document is not among the k best chunks for the query, or at which place it is."""
+        options = {"k": k, "mode": mode, "filter": filter, "mandatory": mandatory}
+        return await self._send(_why(query, document, options))
 
     async def online(
         self,
@@ -658,13 +825,25 @@ class AsyncClient:
         filter: Filter | None = None,  # noqa: A002 - the word of the wire
         k: int | None = None,
         token_budget: int | None = None,
-        mode: Mode | None = None,
+        mode: Mode = "hybrid",
+        history: object = None,
         record: bool = True,
         request_id: str | None = None,
+        release: int | None = None,
     ) -> Context:
-        """The prompt for this user and question, with cited chunks, by one release."""
-        options = {"user_id": user_id, "template": template, "variables": variables, "filter": filter, "k": k}
-        options |= {"token_budget": token_budget, "mode": mode, "record": record}
+        """The prompt for this user and question, with cited chunks, by one release.
+
+        `history` is a text, or a list of turns with role and content; a repeated `request_id` counts once.
+        """
+        options: dict[str, Any] = {
+            "user_id": user_id,
+            "template": template,
+            "variables": variables,
+            "filter": filter,
+            "k": k,
+        }
+        options |= {"token_budget": token_budget, "mode": mode, "history": history, "record": record}
+        options |= {"release": release}
         return await self._send(_context(query, request_id, options))
 
     async def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Pushed:
@@ -695,6 +874,10 @@ class AsyncClient:
         """What is live."""
         return await self._send(_RELEASE)
 
+    async def release_at(self, moment: datetime) -> Release:
+        """What was live at that moment."""
+        return await self._send(_release_at(moment))
+
     async def views(self) -> list[View]:
         """The declared views, by name."""
         return await self._all("/v1/views", "views", _view)
@@ -709,6 +892,12 @@ class AsyncClient:
             more, cursor = await self._send(_pages(path, name, kind, cursor))
             found += more
         return found
+
+
+async def _asleep(seconds: float) -> None:
+    import asyncio  # a third of what the import of this module would cost
+
+    await asyncio.sleep(seconds)
 
 
 def _settled(url: str, request: _Request[_T], outcome: httpx.Response | httpx.TransportError) -> _T:

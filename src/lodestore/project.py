@@ -314,6 +314,7 @@ class Project:
             outcomes=Outcomes(self.logs),
             past=lambda: self.past,
             reasons=lambda: self.reasons,
+            snapshot=self.snapshot,
         )
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 from uuid import uuid4
 
-from lodestore.errors import ConflictError, RefusedError, UnknownNameError, UnknownReleaseError
+from lodestore.errors import ConflictError, RefusedError, RetentionError, UnknownNameError, UnknownReleaseError
 from lodestore.logs import Logs
 from lodestore.wire import canonical, rfc3339
 
@@ -162,6 +162,18 @@ class ReleaseLog:
         if number not in found:
             raise UnknownReleaseError(str(number), map(str, found))
         return found[number]
+
+    def served(self, generation: int, *, live: Release) -> Release:
+        """The release of that generation, which has to be `live` or its predecessor: those answer requests."""
+        if generation == live.generation:
+            return live
+        found = self.generation(generation)
+        if found.generation != live.generation - 1:
+            message = (
+                f"release {generation} is not served; live is {live.generation}, its predecessor {live.generation - 1}"
+            )
+            raise RetentionError(message)
+        return found
 
     def publish(
         self, changes: Mapping[Slot, Any], *, action: str, author: str, reason: str = "", base: Release | None = None

@@ -30,7 +30,7 @@ from lodestore.prompts import PromptTemplate, Rendered, render
 from lodestore.releases import Release, ReleaseLog
 from lodestore.rerank import Reranker
 from lodestore.retrieval import Mode, SearchResult
-from lodestore.spec import FeatureRef
+from lodestore.spec import FeatureRef, FeatureView, OnDemandView
 from lodestore.templates import Templates
 from lodestore.why import Reasons, Why
 
@@ -54,8 +54,10 @@ class Lodestore:
         outcomes: Outcomes | None = None,
         past: Callable[[], Past] | None = None,
         reasons: Callable[[], Reasons] | None = None,
+        snapshot: Callable[[Release], Live] | None = None,
     ) -> None:
         self._live = live
+        self._snapshot = snapshot
         self._features = features
         self._releases = releases
         self._clock = clock
@@ -76,10 +78,24 @@ class Lodestore:
         """What makes the contexts."""
         return self._composer
 
-    @property
     def release(self) -> Release:
         """What is live."""
         return self._live().release
+
+    def views(self) -> list[FeatureView | OnDemandView]:
+        """The declared views, by name."""
+        catalog = self._features().catalog
+        return sorted([*catalog.latest.values(), *catalog.on_demand.values()], key=lambda one: one.name)
+
+    def _at(self, generation: int | None) -> Live:
+        """The snapshot of that generation, which is the live one or its predecessor."""
+        live = self._live()
+        if generation is None or generation == live.release.generation:
+            return live
+        if self._snapshot is None:
+            message = "this store answers by the live release only; open it with lodestore.open()"
+            raise UnavailableError(message)
+        return self._snapshot(self._releases.served(generation, live=live.release))
 
     def search(
         self,
@@ -99,28 +115,29 @@ class Lodestore:
         titles: bool | None = None,
         explain: bool = False,
         rerank: bool = False,
+        release: int | None = None,
     ) -> SearchResult:
         """The k best chunks for a query, or for a vector that names the version that made it.
 
-        `filter` is text or JSON over the declared columns.
-        `mandatory` is a filter of the caller's own, such as an access list: nothing in `filter` widens
-        it. `as_of` searches what was visible at that moment, by the release that was live then. The
+        `filter` is text or JSON over the declared columns; `mandatory` is a filter of the caller's own,
+        such as an access list: nothing in `filter` widens it. `as_of` searches what was visible at that
+        moment, by the release that was live then; `release` pins the live one or its predecessor. The
         others are told by `lodestore.grouping.Extras`.
         """
         extras = Extras(per_document, neighbours, highlight, diversity, titles, explain, rerank)
         where = condition(filter, mandatory=mandatory)
         if vector is not None or query is None:
             _one_or_the_other(query, vector, plain=as_of is None and extras == Extras())
-            return self._live().search_vector(
+            return self._at(release).search_vector(
                 () if vector is None else vector, fingerprint=version or "", k=k, where=where
             )
         if version is not None:
             message = "version belongs to a vector; a query is embedded by the live model"
             raise RequestError(message)
         if as_of is None and extras == Extras():
-            return self._live().search(query, k=k, mode=mode, where=where)
+            return self._at(release).search(query, k=k, mode=mode, where=where)
         if as_of is None:
-            return self._live().find(query, k=k, mode=mode, where=where, extras=extras)
+            return self._at(release).find(query, k=k, mode=mode, where=where, extras=extras)
         return self._of_past().search(query, as_of, k=k, mode=mode, where=where, extras=extras)
 
     def _of_past(self) -> Past:
@@ -159,14 +176,22 @@ class Lodestore:
 
     def online(
         self,
-        features: Sequence[str | FeatureRef],
-        entities: Mapping[str, Sequence[str | int]],
+        features: Sequence[str | FeatureRef] = (),
+        entities: Mapping[str, Sequence[str | int]] | None = None,
         *,
         inputs: Mapping[str, Sequence[Any]] | None = None,
+        service: str | None = None,
+        release: int | None = None,
     ) -> OnlineAnswer:
-        """Feature values row by row, in the order of the entities, with a status for each."""
-        generation = self._releases.live().generation
-        return self._features().online(features, entities, inputs=inputs, release=generation)
+        """Feature values row by row, in the order of the entities, with a status for each.
+
+        `service` adds the features of a declared service; `release` pins the live release or its predecessor.
+        """
+        known, live = self._features(), self._releases.live()
+        named = () if service is None else known.catalog.service(service).features
+        refs = features if service is None else [*features, *named]
+        by = live if release is None else self._releases.served(release, live=live)
+        return known.online(refs, entities or {}, inputs=inputs, release=by.generation)
 
     def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Written:
         """The rows are visible to the next read of every process; when one of them is bad, none is."""
@@ -196,18 +221,20 @@ class Lodestore:
         history: object = None,
         record: bool = True,
         request_id: str | None = None,
+        release: int | None = None,
     ) -> Context:
         """The prompt for this user and question, with cited chunks, by one release.
 
         With `record`, the question is counted for the user and the context is logged; a repeated
         `request_id` counts and is logged once. `history` is a text, or a list of turns with role and content.
+        `release` pins the live release or its predecessor.
         """
         name = uuid4().hex if request_id is None else id_for(user_id, request_id)
         given = dict(variables or {})
         said = given.pop("history", None)
         earlier = said if history is None else history
         asked = Request(query, user_id, template, given, earlier, filter, k, token_budget, mode)
-        live = self._live()
+        live = self._at(release)
         composed = self._composer.compose(live, asked, context_id=name)
         if not record:
             return composed.context

@@ -802,7 +802,20 @@ def test_the_command_serves_answers_and_stops_when_it_is_told(project):
             assert client.search("when are refunds paid", filter="category = 'public'").hits[0].title == "Refunds"
             assert client.push("orders", [order(91, total=9)]).accepted == 1
             assert client.online(["orders:total"], {"order_id": [91]}).columns["orders:total"] == ["9"]
-            assert client.context("parking", user_id="u1").template_id == "qa_basic"
+            turns = [{"role": "user", "content": "earlier"}]
+            assert client.context("parking", user_id="u1", history=turns, release=1).template_id == "qa_basic"
+            found = client.search("refunds are paid", highlight=True, neighbours=1, explain=True, per_document=2)
+            assert found.hits[0].text[slice(*found.hits[0].highlights[0])].lower().startswith(("refund", "paid"))
+            assert found.explain["release"] == 1
+            assert [one.hits[0].title for one in client.search_many(["parking", "kitchen"], k=1)] == [
+                "Parking",
+                "Kitchen",
+            ]
+            own = client.search("merger", filter="category = 'secret'", mandatory="category = 'public'")
+            assert own.hits == ()
+            assert client.why("refunds", "handbook/none.md").reason == "never_read"
+            assert client.release_at(datetime.now(UTC)).generation == 1
+            assert client.search("parking", as_of=datetime.now(UTC), k=1).hits[0].title == "Parking"
             assert client.render("qa_basic", {"context": "a", "question": "b"}).text.endswith("b.")
             assert client.outcome("c", accepted=True)
             assert client.release().embeddings == {"content": "words@1"}

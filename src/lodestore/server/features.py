@@ -35,7 +35,7 @@ async def read_features(call: Call) -> Answer:
     refs = _refs(call, values)
     entities = _columns(an_object(values, "entities"), call)
     inputs = an_object(values, "inputs", None)
-    live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
+    live = await call.serving.at(call.snapshot, a_whole(values, "release", None), search=False)
     rows = max(map(len, entities.values()), default=0)
     cells = rows * len(refs)
     if cells > call.serving.options.max_cells:
@@ -115,6 +115,8 @@ def _json(found: OnlineAnswer, degraded: Sequence[str], call: Call) -> bytes:
         "statuses": found.statuses,
         "event_timestamps": found.event_timestamps,
     }
+    if found.stale:
+        out["stale"] = found.stale
     if degraded:
         out["degraded"] = degraded
     return as_json(out)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from lodestore.releases import Release
 from lodestore.server.endpoint import Answer, Call, as_json
 from lodestore.server.metrics import MEDIA
-from lodestore.wire import rfc3339
+from lodestore.wire import from_rfc3339, rfc3339
 
 __all__ = ["healthz", "metrics", "readyz", "release"]
 
+_AT = frozenset({"at"})
 _PART = frozenset({"part"})
 _SERVING = frozenset({"ready", "degraded", "empty"})
 
@@ -61,15 +64,25 @@ async def metrics(call: Call) -> Answer:
 
 
 async def release(call: Call) -> Answer:
-    """GET /v1/release: what is live, and whether this worker is behind."""
-    live = call.snapshot
+    """GET /v1/release: what is live, and whether this worker is behind; or what was live `at` a moment."""
+    live, at = call.snapshot, call.query(_AT).get("at")
     one, state = live.release, call.serving.snapshots.state()
     labels = {feature: version.label for feature, version in live.versions.items()}
+    if at is not None:
+        moment = from_rfc3339(at, "at")
+        one, labels = await call.serving.reading.run(lambda: _was_live(call, moment))
     told: dict[str, Any] = {"id": one.id, "generation": one.generation, "embeddings": labels}
     told |= {"templates": one.templates, "views": one.views}
     if one.generation:
         told |= {"at": rfc3339(one.at), "action": one.action, "author": one.author, "reason": one.reason}
     told["newest"] = max(state.newest, one.generation)
-    if state.trouble:
+    if state.trouble and at is None:
         told["behind_because"] = state.trouble
     return Answer(as_json(told))
+
+
+def _was_live(call: Call, moment: datetime) -> tuple[Release, dict[str, str]]:
+    watching = call.serving.watching
+    one = watching.releases.at(moment)
+    versions = watching.snapshot(one).versions
+    return one, {feature: version.label for feature, version in versions.items()}

@@ -66,8 +66,21 @@ _QUERY = {
     "version": {**_TEXT, "description": "The model and version that made the vector, such as minilm@1."},
     "k": _K,
     "filter": _FILTER,
+    "mandatory": {**_FILTER, "description": "A filter of its own beside `filter`, which cannot widen it."},
     "mode": _MODE,
     "as_of": _MOMENT,
+    "per_document": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100,
+        "description": "One hit of each document, with so many of its chunks.",
+    },
+    "neighbours": {"type": "integer", "minimum": 0, "maximum": 10, "default": 0},
+    "highlight": {**_FLAG, "default": False},
+    "diversity": {"type": "number", "minimum": 0, "maximum": 1},
+    "titles": _FLAG,
+    "explain": {**_FLAG, "default": False},
+    "rerank": {**_FLAG, "default": False},
 }
 _DEGRADED = {"degraded": _TEXTS}
 
@@ -76,7 +89,8 @@ def _schemas() -> dict[str, _Schema]:
     hit = _object(
         "chunk_id document_id score title uri text",
         chunk_id=_TEXT, document_id=_TEXT, score=_NUMBER, title=_TEXT, uri=_TEXT, text=_TEXT, start=_WHOLE, end=_WHOLE,
-        source=_TEXT, category=_nullable(_TEXT), vector_rank=_WHOLE, text_rank=_WHOLE, n=_WHOLE,
+        source=_TEXT, category=_nullable(_TEXT), vector_rank=_WHOLE, text_rank=_WHOLE, title_rank=_WHOLE, n=_WHOLE,
+        highlights=_list(_list(_WHOLE)), before=_TEXTS, after=_TEXTS, others=_list(_ref("Hit")),
     )  # fmt: skip
     return {
         "Problem": _object(
@@ -91,7 +105,7 @@ def _schemas() -> dict[str, _Schema]:
         "Features": _object(
             "release columns statuses event_timestamps",
             release=_WHOLE, columns=_map(_list(_ANY)), statuses=_map(_list(_STATUS)),
-            event_timestamps=_map(_list(_nullable(_MOMENT))), **_DEGRADED,
+            event_timestamps=_map(_list(_nullable(_MOMENT))), stale=_TEXTS, **_DEGRADED,
         ),
         "PushRequest": _closed("view rows", view=_TEXT, rows=_list(_MAPPING)),
         "Pushed": _object("accepted duplicates late", accepted=_WHOLE, duplicates=_WHOLE, late=_WHOLE),
@@ -99,11 +113,19 @@ def _schemas() -> dict[str, _Schema]:
         "Hit": hit,
         "SearchResult": _object(
             "release version mode took_ms hits",
-            release=_WHOLE, version=_TEXT, mode=_TEXT, took_ms=_NUMBER, hits=_list(_ref("Hit")), live_version=_TEXT,
-            **_DEGRADED,
+            release=_WHOLE, version=_TEXT, mode=_TEXT, took_ms=_NUMBER, hits=_list(_ref("Hit")), as_of=_MOMENT,
+            notes=_TEXTS, explain=_MAPPING, live_version=_TEXT, **_DEGRADED,
         ),
-        "WhyRequest": _closed("query document_id", query=_TEXT, document_id=_TEXT, k=_K, filter=_FILTER, mode=_MODE),
-        "Why": _object("release", release=_WHOLE),
+        "WhyRequest": _closed(
+            "query document_id",
+            query=_TEXT, document_id=_TEXT, k=_K, filter=_FILTER, mandatory=_QUERY["mandatory"], mode=_MODE,
+        ),
+        "Why": _object(
+            "release document_id reason sentence mend",
+            release=_WHOLE, document_id=_TEXT, reason=_TEXT, sentence=_TEXT, mend=_TEXT, rank=_nullable(_WHOLE),
+            score=_nullable(_NUMBER), needed=_nullable(_NUMBER), k=_WHOLE, mode=_MODE, chunk_id=_nullable(_TEXT),
+            at=_nullable(_MOMENT), version=_TEXT, details=_MAPPING,
+        ),
         "SearchBatchRequest": _closed("queries", queries=_list(_closed("", **_QUERY)), release=_PINNED),
         "SearchResults": _object("release results", release=_WHOLE, results=_list(_ref("SearchResult"))),
         **_context_schemas(),
@@ -186,7 +208,7 @@ _ROUTES: tuple[tuple[str, str, str, str, str | None, str, tuple[tuple[str, _Sche
     ("/v1/templates/{id}", "get", "getTemplate", "One template version; the live one by default.", None, "Template", (("version", _TEXT),), "read"),
     ("/v1/documents/{id}", "get", "getDocument", "A live document.", None, "Document", (), "read"),
     ("/v1/chunks/{id}", "get", "getChunk", "A chunk and those around it.", None, "ChunkWithNeighbours", (("neighbours", {"type": "integer", "minimum": 0, "maximum": 20}),), "read"),
-    ("/v1/release", "get", "getRelease", "What is live.", None, "Release", (), "read"),
+    ("/v1/release", "get", "getRelease", "What is live.", None, "Release", (("at", _MOMENT),), "read"),
     ("/healthz", "get", "healthz", "The process answers.", None, "Health", (), None),
     ("/readyz", "get", "readyz", "What can be answered, by part.", None, "Ready", (("part", _TEXT),), None),
 )  # fmt: skip

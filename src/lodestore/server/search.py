@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from lodestore.errors import RequestError, UnavailableError
 from lodestore.filters import Filter, combine, parse
+from lodestore.grouping import Extras
 from lodestore.live import Live
 from lodestore.retrieval import SearchResult, checked_query
-from lodestore.server.body import a_list, a_text, a_whole, parsed
+from lodestore.server.body import a_flag, a_list, a_number, a_text, a_whole, parsed
 from lodestore.server.endpoint import ARROW, Answer, Call, as_json
 from lodestore.server.features import arrow_stream
 from lodestore.store import COLUMNS
@@ -26,10 +27,13 @@ from lodestore.wire import from_rfc3339
 
 __all__ = ["filter_of", "search", "search_batch", "why"]
 
-_SEARCH = frozenset({"query", "vector", "version", "k", "filter", "mode", "as_of", "release"})
+_EXTRAS = frozenset({"per_document", "neighbours", "highlight", "diversity", "titles", "explain", "rerank"})
+_QUERY = frozenset({"query", "vector", "version", "k", "filter", "mandatory", "mode", "as_of", *_EXTRAS})
+_SEARCH = _QUERY | {"release"}
 _BATCH = frozenset({"queries", "release"})
-_WHY = frozenset({"query", "document_id", "k", "mode", "filter"})
+_WHY = frozenset({"query", "document_id", "k", "mode", "filter", "mandatory"})
 _Found = tuple[SearchResult, bytes]
+_PLAIN = Extras()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Asked:
     mode: Any
     where: Filter | None
     as_of: datetime | None = None
+    extras: Extras = _PLAIN
 
 
 async def search(call: Call) -> Answer:
@@ -76,22 +81,26 @@ async def search_batch(call: Call) -> Answer:
 
 
 def _one(place: int, value: object) -> Mapping[str, Any]:
-    known = _SEARCH - {"release"}
-    if not isinstance(value, dict) or not value.keys() <= known:
-        message = f"queries, entry {place}: an object with {', '.join(sorted(known))} is expected"
+    if not isinstance(value, dict) or not value.keys() <= _QUERY:
+        message = f"queries, entry {place}: an object with {', '.join(sorted(_QUERY))} is expected"
         raise RequestError(message)
     return value
 
 
 def filter_of(values: Mapping[str, Any], call: Call) -> Filter | None:
-    """What the request asks and, beside it, what the caller's key demands; nothing asked can widen that."""
-    given = values.get("filter")
+    """What the request asks, what it demands, and what the caller's key demands; nothing asked can widen these."""
+    asked, own = (_a_filter(values, name) for name in ("filter", "mandatory"))
+    return combine(asked, own, call.caller.filter)
+
+
+def _a_filter(values: Mapping[str, Any], name: str) -> Filter | None:
+    given = values.get(name)
     if given is None or given in ("", {}):
-        return call.caller.filter
+        return None
     if not isinstance(given, str | dict):
-        message = f"filter is {type(given).__name__}; write it as text or as an object"
+        message = f"{name} is {type(given).__name__}; write it as text or as an object"
         raise RequestError(message)
-    return combine(parse(given, COLUMNS), call.caller.filter)
+    return parse(given, COLUMNS)
 
 
 def _asked(values: Mapping[str, Any], call: Call) -> Asked:
@@ -99,13 +108,13 @@ def _asked(values: Mapping[str, Any], call: Call) -> Asked:
     as_of = None if moment is None else from_rfc3339(moment, "as_of")
     k = a_whole(values, "k", 10)
     vector = values.get("vector")
-    where = filter_of(values, call)
+    where, extras = filter_of(values, call), _extras(values)
     if vector is not None:
         if values.get("query") is not None:
             message = "give a query or a vector, not both"
             raise RequestError(message)
-        if as_of is not None:
-            message = "a vector is searched as of now; leave out as_of, or give the query itself"
+        if as_of is not None or extras != _PLAIN:
+            message = "a vector is searched as of now and as it is; leave out as_of and the rest, or give the query"
             raise RequestError(message)
         checked_query("vector", k=k, mode="vector")
         return Asked("", _vector(vector), a_text(values, "version", ""), k, "vector", where)
@@ -114,7 +123,17 @@ def _asked(values: Mapping[str, Any], call: Call) -> Asked:
         raise RequestError(message)
     query, mode = a_text(values, "query"), a_text(values, "mode", "hybrid")
     checked_query(query, k=k, mode=mode)
-    return Asked(query, None, "", k, mode, where, as_of)
+    return Asked(query, None, "", k, mode, where, as_of, extras)
+
+
+def _extras(values: Mapping[str, Any]) -> Extras:
+    if values.keys().isdisjoint(_EXTRAS):
+        return _PLAIN
+    flags = {name: a_flag(values, name, default=False) for name in ("highlight", "explain", "rerank")}
+    titles = None if values.get("titles") is None else a_flag(values, "titles", default=False)
+    per_document, neighbours = a_whole(values, "per_document", None), a_whole(values, "neighbours", 0)
+    diversity = a_number(values, "diversity", None)
+    return Extras(per_document, neighbours, diversity=diversity, titles=titles, **flags)
 
 
 def _vector(value: object) -> tuple[float, ...]:
@@ -163,12 +182,14 @@ def _made(call: Call, live: Live, asked: Asked) -> _Found:
         message = f"search is {state}: {why or 'its tables are being opened'}"
         raise UnavailableError(message)
     if asked.as_of is not None:
-        where = None if asked.where is None else asked.where.canonical()
-        result = serving.store(live).search(asked.query, k=asked.k, mode=asked.mode, filter=where, as_of=asked.as_of)
+        options = {name: getattr(asked.extras, name) for name in _EXTRAS}
+        result = serving.store(live).search(
+            asked.query, k=asked.k, mode=asked.mode, mandatory=asked.where, as_of=asked.as_of, **options
+        )
         return result, orjson.dumps([hit.to_json() for hit in result.hits])
     where = None if asked.where is None else asked.where.sql()
     if asked.vector is None:
-        result = live.search(asked.query, k=asked.k, mode=asked.mode, where=where)
+        result = live.find(asked.query, k=asked.k, mode=asked.mode, where=where, extras=asked.extras)
     else:
         result = live.search_vector(asked.vector, fingerprint=asked.version, k=asked.k, where=where)
     return result, orjson.dumps([hit.to_json() for hit in result.hits])
@@ -193,7 +214,7 @@ async def why(call: Call) -> Answer:
     query, name, mode = a_text(values, "query"), a_text(values, "document_id"), a_text(values, "mode", "hybrid")
     given, k, live = values.get("filter"), a_whole(values, "k", 10), call.snapshot
     filter_of(values, call)
-    own, store = call.caller.filter, call.serving.store
+    own, store = combine(_a_filter(values, "mandatory"), call.caller.filter), call.serving.store
     told = await call.serving.searching.run(
         lambda: store(live).why(query, name, k=k, mode=mode, filter=given, mandatory=own).to_json()
     )

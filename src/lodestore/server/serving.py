@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lodestore.adapters.lance import LanceStore
-from lodestore.errors import LodestoreError, RetentionError, UnavailableError
+from lodestore.errors import LodestoreError, UnavailableError
 from lodestore.keys import Key, Keys
 from lodestore.live import Live
 from lodestore.logs import Logs
@@ -142,24 +142,20 @@ class Serving:
             raise UnavailableError(message)
         return ("release",) if age > self.options.marked_after else ()
 
-    async def at(self, live: Live, generation: int | None) -> Live:
-        """The snapshot of that generation: the live one or its predecessor."""
-        newest = live.release.generation
-        if generation is None or generation == newest:
+    async def at(self, live: Live, generation: int | None, *, search: bool = True) -> Live:
+        """The snapshot of that generation: the live one or its predecessor, its models loaded where it is to search."""
+        if generation is None or generation == live.release.generation:
             return live
-        if generation == newest - 1 and generation > 0:
-            return await self.reading.run(lambda: self._pin(generation))
-        release = await self.reading.run(lambda: self.watching.releases.generation(generation))
-        message = f"release {release.generation} is not served; live is {newest}, its predecessor {newest - 1}"
-        raise RetentionError(message)
+        return await self.reading.run(lambda: self._pin(generation, live.release, search=search))
 
-    def _pin(self, generation: int) -> Live:
-        release = self.watching.releases.generation(generation)
+    def _pin(self, generation: int, newest: Release, *, search: bool) -> Live:
+        release = self.watching.releases.served(generation, live=newest)
         live = self._pinned.get(release.id)
         if live is None:
             live = self._made(release)
-            self._load(live)
             self._pinned = {release.id: live}
+        if search:
+            self._load(live)
         return live
 
     def _watch(self) -> Release:
@@ -176,6 +172,7 @@ class Serving:
             counter=made.counter,
             weights=made.weights,
             retained=made.retained,
+            reranker=made.reranker,
         )
 
     def _warm(self, release: Release) -> Live:
