@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from lodestore.filters import Column, Filter, combine, parse
-from lodestore.tables import FILTERABLE
+import pyarrow as pa
 
-__all__ = ["COLUMNS", "compiled", "condition", "demanded"]
+from lodestore.filters import And, Column, ColumnType, Filter, IsNull, combine, parse
+from lodestore.tables import FILTERABLE, MOMENT
 
-_TYPES = {"string": "string", "int64": "integer", "double": "number", "bool": "boolean"}
-COLUMNS = tuple(
-    Column(name, _TYPES.get(str(kind), "timestamp"))  # type: ignore[arg-type]
-    for name, kind in FILTERABLE.items()
+__all__ = ["COLUMNS", "compiled", "condition", "demanded", "narrowed"]
+
+_TYPES: Mapping[pa.DataType, ColumnType] = MappingProxyType(
+    {pa.string(): "string", pa.int64(): "integer", MOMENT: "timestamp", pa.list_(pa.string()): "list"}
 )
+COLUMNS = tuple(Column(name, _TYPES[kind]) for name, kind in FILTERABLE.items())
+# True of no row: what somebody sees who is on no access list.
+_NOTHING = And((IsNull("access"), IsNull("access", negated=True)))
 
 
 def compiled(filter: str | Mapping[str, Any]) -> str:  # noqa: A002 - the word of the wire
@@ -32,16 +36,29 @@ def condition(
     """What the caller asks and what the user's features ask, both; None when neither asks anything.
 
     `filters` names for a column the feature whose value it must have; a list means any of its values. A
-    feature without a value asks nothing. `mandatory` is a filter of its own, which nothing else widens.
+    feature without a value asks nothing, but for `access`: who is on no list sees nothing. `mandatory` is a filter of its own, which nothing else widens.
 
     >>> condition(None, filters={"category": "user_profile:topics"}, features={"user_profile:topics": ["faq"]})
     "`category` in ('faq')"
     """
-    asked = None if filter is None or filter in ("", {}) else parse(filter, COLUMNS)
+    asked = demanded(filter)
     known = {} if features is None else features
     own = [_of_feature(column, known.get(ref)) for column, ref in (filters or {}).items()]
     both = combine(asked, *own, demanded(mandatory))
     return None if both is None else both.sql()
+
+
+def narrowed(
+    filter: str | Mapping[str, Any] | None,  # noqa: A002 - the word of the wire
+    mandatory: str | Mapping[str, Any] | Filter | None,
+) -> str | None:
+    """What the caller asks and what is mandatory, as the text of one filter.
+
+    >>> narrowed("category = 'faq' or category is null", "access in ('sales')")
+    "(`category` = 'faq' or `category` is null) and `access` contains 'sales'"
+    """
+    both = combine(demanded(filter), demanded(mandatory))
+    return None if both is None else both.canonical()
 
 
 def demanded(mandatory: str | Mapping[str, Any] | Filter | None) -> Filter | None:
@@ -53,5 +70,5 @@ def demanded(mandatory: str | Mapping[str, Any] | Filter | None) -> Filter | Non
 
 def _of_feature(column: str, value: object) -> Filter | None:
     if value is None or value == []:
-        return None
+        return _NOTHING if column == "access" else None
     return parse({column: {"in": value if isinstance(value, list) else [value]}}, COLUMNS)

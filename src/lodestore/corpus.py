@@ -310,7 +310,8 @@ def _document_rows(documents: Sequence[Document], now: datetime) -> pa.Table:
 def _document(row: Mapping[str, Any]) -> Document:
     names = {one.name for one in fields(Document)}
     known = {key: value for key, value in row.items() if key in names}
-    return Document(**{**known, "metadata": json.loads(row["metadata"] or "{}"), "vector": None})
+    access = None if row["access"] is None else tuple(row["access"])
+    return Document(**{**known, "metadata": json.loads(row["metadata"] or "{}"), "vector": None, "access": access})
 
 
 def _chunk_rows(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Document", "DocumentSource", "Reading", "Rejected", "read"]
 
-_FIELDS = ("id", "title", "text", "author", "date", "category", "uri", "vector", "metadata")
+_FIELDS = ("id", "title", "text", "author", "date", "category", "access", "uri", "vector", "metadata")
 _MAGIC = re.compile(r"[*?\[]")
 _PYTHON = re.compile(r"python:([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _SUPPORTED = frozenset({*DOCUMENTS.values(), *ROWS.values()})
@@ -44,10 +44,11 @@ _STAMPS = ("mtime", "LastModified", "last_modified", "updated", "modified", "cre
 class DocumentSource:
     """Where documents are, and how their columns are called there.
 
-    `columns` maps our field (id, title, text, author, date, category, uri, vector, metadata) to the
-    file's column; any other key becomes metadata. A field that is not mapped is read from the column
+    `columns` maps our field (id, title, text, author, date, category, access, uri, vector, metadata) to
+    the file's column; any other key becomes metadata. A field that is not mapped is read from the column
     of its own name, except for `vector`, which is read only when mapped. `max_bytes` limits one
-    document: a file, or a row of a row file.
+    document: a file, or a row of a row file. `category` and `access` (who may see it) are those of
+    documents that say nothing of it themselves.
     """
 
     name: str
@@ -56,6 +57,7 @@ class DocumentSource:
     max_retire: float = 0.2
     max_bytes: int = 20_000_000
     category: str | None = None
+    access: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checked_name(self.name, "documents")
@@ -92,6 +94,7 @@ class Document:
     word_count: int
     metadata: Mapping[str, Any]
     vector: tuple[float, ...] | None = None
+    access: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,6 +512,7 @@ def _row_fault(source: DocumentSource, document_id: str | None, text: object) ->
 
 def _row_parsed(source: DocumentSource, row: Record, cells: Mapping[str, Any]) -> Parsed:
     extra = {key: row.values.get(column) for key, column in source.columns.items() if key not in _FIELDS}
+    extra |= {} if cells["access"] is None else {"access": cells["access"]}
     return Parsed(
         cells["text"],
         title=one_line(cells["title"]),
@@ -551,6 +555,10 @@ def _document(
 ) -> Document | Rejected:
     """The finished document, or a reject when its strings cannot be stored."""
     dated = _instant(parsed.date)
+    try:
+        access = _access(parsed.metadata.get("access"))
+    except ValueError as error:  # nobody may guess who may see it
+        return _refused(source, origin.document_id, origin.uri, Unparsed("unparsable", str(error)))
     unread = {"date": parsed.date} if parsed.date and dated is None else {}
     spoken = {"language": parsed.language} if parsed.language else {}
     document = Document(
@@ -567,6 +575,7 @@ def _document(
         word_count=len(parsed.text.split()),
         metadata=_plain({**parsed.metadata, **spoken, **unread}),
         vector=vector,
+        access=(source.access or None) if access is None else access,
     )
     if "\0" in f"{document.document_id}{document.uri}{document.title}{document.content}":
         why = Unparsed("unparsable", "a NUL character: binary data under the name of text")
@@ -578,6 +587,22 @@ def _document(
     except UnicodeEncodeError as error:
         why = Unparsed("not_utf8", f"{error.reason} at character {error.start}: half a character or foreign bytes")
         return _refused(source, origin.document_id, origin.uri, why)
+
+
+def _access(value: object) -> tuple[str, ...] | None:
+    """Who may see a document: names, sorted, each once; None when it says nothing. ValueError for anything else.
+
+    >>> _access("team-b, team-a"), _access(["everyone"]), _access('["a, b"]'), _access([])
+    (('team-a', 'team-b'), ('everyone',), ('a, b',), ())
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, str):
+        value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) and one.strip() for one in value):
+        message = f"its access is {str(value)[:60]!r}; write a list of names, such as [team-a, everyone]"
+        raise ValueError(message)
+    return tuple(sorted({one.strip() for one in value}))
 
 
 def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -609,6 +634,8 @@ def _content_hash(document: Document, dated: datetime | None) -> str:
     }
     if document.vector is not None:
         said["vector"] = document.vector
+    if document.access is not None:
+        said["access"] = document.access
     return digest(said)
 
 

@@ -579,7 +579,7 @@ _TAKES: Final[Mapping[ColumnType, tuple[str, ...]]] = {
     "number": ("=", "!=", "<", "<=", ">", ">=", "in", "not in"),
     "timestamp": ("=", "!=", "<", "<=", ">", ">=", "in", "not in"),
     "boolean": ("=", "!=", "in", "not in"),
-    "list": ("contains", "contains_any"),
+    "list": ("contains", "contains_any", "in"),
 }
 
 
@@ -606,7 +606,10 @@ class _Conditions:
         return Comparison(column.name, sign, _typed(column, raw, where))
 
     def membership(self, column: Column, word: str, raws: Collection[object], where: str) -> Filter:
-        """Make `in`, `not in` or `contains_any` over a list that is neither empty nor beyond the limits."""
+        """Make `in`, `not in` or `contains_any` over a list that is neither empty nor beyond the limits.
+
+        Of a list column `in` means that it holds any of the values.
+        """
         self._takes(column, word, where)
         if not raws:
             _refuse(where, f"column {column.name!r}: {word} needs at least one value")
@@ -615,7 +618,7 @@ class _Conditions:
             limits = f"the limit is {MAX_ITEMS}, and {MAX_VALUES} in the whole filter"
             _refuse(where, f"column {column.name!r}: {word} has {len(raws)} values; {limits}")
         values = tuple(dict.fromkeys(_typed(column, raw, where) for raw in raws))
-        if word == "contains_any":
+        if column.type == "list":
             return Contains(column.name, tuple(str(one) for one in values))
         return Membership(column.name, values, negated=word == "not in")
 

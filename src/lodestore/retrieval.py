@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lodestore.errors import RequestError, SettingsError
 from lodestore.ports import VectorStore
-from lodestore.tables import FILTERABLE, in_list
+from lodestore.tables import in_list
 from lodestore.wire import rfc3339
 
 __all__ = [
@@ -40,7 +40,8 @@ _RRF = 60
 # Each side of a hybrid search offers this many candidates for each hit that is asked for.
 _CANDIDATES = 4
 _FEWEST_CANDIDATES = 20
-COLUMNS = ("row_id", "text", "start", "end", *FILTERABLE)
+# What a hit is made of; of the filter columns no more than it tells.
+COLUMNS = ("row_id", "document_id", "title", "uri", "text", "start", "end", "source", "category")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lodestore import historical
 from lodestore.composer import Composed, Composer, Request
-from lodestore.conditions import COLUMNS, compiled, condition
+from lodestore.conditions import COLUMNS, compiled, condition, narrowed
 from lodestore.context import Context, ContextOptions
 from lodestore.contexts import ContextLog, id_for, logged
 from lodestore.errors import RequestError, UnavailableError
@@ -215,6 +215,7 @@ class Lodestore:
         template: str | None = None,
         variables: Mapping[str, object] | None = None,
         filter: str | Mapping[str, Any] | None = None,  # noqa: A002 - the word of the wire
+        mandatory: str | Mapping[str, Any] | Filter | None = None,
         k: int | None = None,
         token_budget: int | None = None,
         mode: Mode = "hybrid",
@@ -225,6 +226,7 @@ class Lodestore:
     ) -> Context:
         """The prompt for this user and question, with cited chunks, by one release.
 
+        `filter` and `mandatory` are those of `search`.
         With `record`, the question is counted for the user and the context is logged; a repeated
         `request_id` counts and is logged once. `history` is a text, or a list of turns with role and content.
         `release` pins the live release or its predecessor.
@@ -233,7 +235,8 @@ class Lodestore:
         given = dict(variables or {})
         said = given.pop("history", None)
         earlier = said if history is None else history
-        asked = Request(query, user_id, template, given, earlier, filter, k, token_budget, mode)
+        where = filter if mandatory is None else narrowed(filter, mandatory)
+        asked = Request(query, user_id, template, given, earlier, where, k, token_budget, mode)
         live = self._at(release)
         composed = self._composer.compose(live, asked, context_id=name)
         if not record:

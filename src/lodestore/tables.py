@@ -47,6 +47,8 @@ DOCUMENTS = pa.schema(
         ("mime", pa.string()),
         ("author", pa.string()),
         ("category", pa.string()),
+        # Who may see it. Filters over it are those that a key or a caller makes mandatory.
+        ("access", pa.list_(pa.string())),
         ("metadata", pa.string()),
         ("word_count", pa.int64()),
         ("event_timestamp", MOMENT),
@@ -82,6 +84,7 @@ FILTERABLE: Mapping[str, pa.DataType] = MappingProxyType(
         "mime": pa.string(),
         "author": pa.string(),
         "category": pa.string(),
+        "access": pa.list_(pa.string()),
         "word_count": pa.int64(),
         "event_timestamp": MOMENT,
     }

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from lodestore.adapters.lance import INDEX_FROM, LanceStore
-from lodestore.filters import Column, Contains, combine, parse
+from lodestore.conditions import COLUMNS
+from lodestore.filters import Contains, combine, parse
 from lodestore.indexes import IndexReading, read_index, settled
 from lodestore.models import EmbeddingVersion
 from lodestore.ranking import SelectiveRecall
@@ -17,8 +18,6 @@ from lodestore.tables import FILTERABLE, embedding_schema
 DIMENSION = 16
 VERSION = EmbeddingVersion("content", "m", "1", "c", "f", DIMENSION)
 TOPICS = 20
-ACCESS = pa.field("access", pa.list_(pa.string()))
-COLUMNS = (Column("access", "list"), Column("category", "string"), Column("word_count", "integer"))
 
 
 def cloud(rows, seed):
@@ -32,7 +31,7 @@ def cloud(rows, seed):
 
 def table(rows, seed=0, prefix="r"):
     vectors, of = cloud(rows, seed)
-    schema = embedding_schema(DIMENSION).append(ACCESS)
+    schema = embedding_schema(DIMENSION)
     known = {
         "row_id": [f"{prefix}{n:06}" for n in range(rows)],
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIMENSION),
@@ -56,7 +55,7 @@ def table(rows, seed=0, prefix="r"):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     made = LanceStore(str(tmp_path_factory.mktemp("indexed")))
-    made.ensure(VERSION.table, embedding_schema(DIMENSION).append(ACCESS))
+    made.ensure(VERSION.table, embedding_schema(DIMENSION))
     made.append(VERSION.table, table(INDEX_FROM))
     made.index(VERSION.table)
     return made
@@ -104,10 +103,18 @@ def test_an_access_list_is_a_filter_that_nothing_asked_can_widen(store):
         assert all(int(hit.document_id.removeprefix("docs/")) % 100 == 0 for hit in hits)
 
 
-def test_the_text_form_of_an_access_list_says_the_same(store):
-    where = parse("access contains 'board'", COLUMNS).sql()
-
-    assert store.count(VERSION.table, where) == INDEX_FROM // 100
+@pytest.mark.parametrize(
+    "said",
+    [
+        "access contains 'board'",
+        "access in ('board', 'nobody')",
+        "access contains_any ('board')",
+        {"access": {"contains": "board"}},
+        {"access": {"in": ["board"]}},
+    ],
+)
+def test_each_form_of_an_access_list_says_the_same(store, said):
+    assert store.count(VERSION.table, parse(said, COLUMNS).sql()) == INDEX_FROM // 100
 
 
 def test_recall_is_measured_for_each_selectivity(store):
@@ -125,7 +132,7 @@ def test_an_index_that_finds_enough_is_left_alone(store):
 
 def test_an_index_that_finds_too_little_is_rebuilt_where_that_is_allowed(tmp_path):
     few = LanceStore(str(tmp_path), index_from=300)
-    few.ensure(VERSION.table, embedding_schema(DIMENSION).append(ACCESS))
+    few.ensure(VERSION.table, embedding_schema(DIMENSION))
     few.append(VERSION.table, table(400))
     few.index(VERSION.table)
 
