@@ -17,6 +17,7 @@ from orchestration.acts import acts
 from orchestration.alerting import alert_sensors
 from orchestration.draining import draining
 from orchestration.jobs import jobs
+from orchestration.maintaining import maintaining
 from orchestration.monitoring import baseline_jobs
 from orchestration.schedules import schedules
 from orchestration.sensors import sensors
@@ -52,7 +53,13 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
             *monitoring_assets(house, views),
         ],
         asset_checks=[*corpus_checks(house), *view_checks(house, views), *skew_checks(house), *watching],
-        jobs=[*jobs(house, [one.name for one in views], watching), *acts(), *baseline_jobs(), *draining()[0]],
+        jobs=[
+            *jobs(house, [one.name for one in views], watching),
+            *acts(),
+            *baseline_jobs(),
+            *maintaining(),
+            *draining()[0],
+        ],
         schedules=schedules(),
         sensors=[*sensors(), *alert_sensors(), *draining()[1]],
         resources={"project": ProjectResource(path=path)},

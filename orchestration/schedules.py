@@ -6,7 +6,7 @@ __all__ = ["schedules"]
 
 
 def schedules() -> list[dg.ScheduleDefinition]:
-    """Documents every night, features every hour; both also on demand."""
+    """Documents and upkeep every night, features and monitoring every hour; all also on demand."""
     running = dg.DefaultScheduleStatus.RUNNING
     return [
         dg.ScheduleDefinition(
@@ -29,5 +29,12 @@ def schedules() -> list[dg.ScheduleDefinition]:
             cron_schedule="35 * * * *",
             default_status=running,
             description="Take a reading of the whole store every hour.",
+        ),
+        dg.ScheduleDefinition(
+            name="maintain_nightly",
+            job_name="maintain",
+            cron_schedule="15 4 * * *",
+            default_status=running,
+            description="Remove what left beyond the retention, compact tables, mend indexes, once a night.",
         ),
     ]

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from lodestore import golden
 from lodestore.errors import LodestoreError, ModelError, SettingsError
+from lodestore.maintain import NAME as MAINTAIN
 from lodestore.project import Project
 from lodestore.prompts import read_folder
 from lodestore.spec import Source
 from lodestore.status import checks_of
+from lodestore.tables import quoted
 from lodestore.wire import rfc3339, span
 
 __all__ = ["Finding", "Severity", "examine"]
@@ -21,6 +23,7 @@ Severity = Literal["note", "warning", "error"]
 
 # Sensors beat every half minute or so; a daemon that was silent for longer does not run.
 _SILENCE = timedelta(minutes=5)
+_UNKEPT = timedelta(days=3)
 _SHOWN = 3
 
 
@@ -157,13 +160,22 @@ def _checks(project: Project) -> Iterator[Finding]:
 
 
 def _daemon(project: Project) -> Iterator[Finding]:
-    last: dict[str, Any] | None = project.logs.last("heartbeats")
+    last: dict[str, Any] | None = project.logs.last("heartbeats", f"name <> {quoted(MAINTAIN)}")
     mend = "make dev, or: dagster dev; without it nothing runs by itself, and lodestore run works as ever"
     if last is None:
         yield Finding("daemon_not_running", "no sensor has ever reported", "note", mend)
     elif project.clock() - last["at"] > _SILENCE:
         what = f"no sensor has reported since {rfc3339(last['at'])}"
         yield Finding("daemon_not_running", what, "note", mend)
+
+
+def _upkeep(project: Project) -> Iterator[Finding]:
+    history = project.releases.history()
+    last = project.logs.last("heartbeats", f"name = {quoted(MAINTAIN)}")
+    since = last["at"] if last is not None else history[0].at if history else project.clock()
+    if project.clock() - since > _UNKEPT:
+        what = f"the store was not maintained since {rfc3339(since)}: what left the tables and old files pile up"
+        yield Finding("maintenance_overdue", what, "note", "lodestore run maintain; the daemon does it every night")
 
 
 def _golden(project: Project) -> Iterator[Finding]:
@@ -201,4 +213,17 @@ def _online(project: Project) -> Iterator[Finding]:
         )
 
 
-_PROBES = (_catalog, _documents, _rejects, _models, _release, _views, _checks, _daemon, _golden, _templates, _online)
+_PROBES = (
+    _catalog,
+    _documents,
+    _rejects,
+    _models,
+    _release,
+    _views,
+    _checks,
+    _daemon,
+    _upkeep,
+    _golden,
+    _templates,
+    _online,
+)

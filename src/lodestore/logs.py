@@ -101,6 +101,10 @@ class Logs:
         rows = self.rows(log, where)
         return rows[-1] if rows else None
 
+    def remove(self, log: str, where: str) -> int:
+        """Rows of a log of passing things, such as heartbeats, are gone; returns how many."""
+        return self._store.remove(_spec(log).name, where)
+
     def check_schema(self) -> None:
         """The store was written by this schema version, or is new and says so from now on."""
         found = self.rows("store", "name = 'schema_version'")

@@ -187,6 +187,7 @@ class Past:
         keep: timedelta,
         weights: Weights | None = None,
         reranker: Reranker | None = None,
+        kept_since: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._tables = tables
         self._releases = releases
@@ -196,11 +197,12 @@ class Past:
         self._keep = keep
         self._weights = weights or Weights()
         self._reranker = reranker
+        self._kept_since = kept_since
         self._whole: set[tuple[str, int]] = set()
 
     def at(self, moment: datetime) -> Live:
         """The snapshot of that moment. Ask it as you would ask today's."""
-        self._check(moment)
+        self.verify(moment)
         release = self._releases.at(moment)
         versions = {feature: self._registered(key) for feature, key in release.embeddings.items()}
         for version in versions.values():
@@ -222,7 +224,8 @@ class Past:
         found = self.at(moment).find(query, k=k, mode=mode, where=where, extras=extras)
         return told(found, moment)
 
-    def _check(self, moment: datetime) -> None:
+    def verify(self, moment: datetime) -> None:
+        """The moment is one that can be asked about; otherwise say why not, and which is the oldest one."""
         if moment.tzinfo is None:
             message = f"as_of {moment.isoformat()} has no time zone; add one, for example +00:00"
             raise RequestError(message)
@@ -234,6 +237,13 @@ class Past:
             message = (
                 f"as_of {rfc3339(moment)} is {span(now - moment)} ago; what left the tables is kept for "
                 f"{span(self._keep)} ([retention] days), so ask about a moment since {rfc3339(now - self._keep)}"
+            )
+            raise RetentionError(message)
+        whole = self._kept_since()
+        if whole is not None and moment < whole:
+            message = (
+                f"as_of {rfc3339(moment)} lies before {rfc3339(whole)}; what left the tables before that was taken out "
+                "when [retention] days was shorter, so ask about a later moment"
             )
             raise RetentionError(message)
 

@@ -63,6 +63,9 @@ class OfflineStore(Protocol):
     def delete(self, name: str, column: str, values: Iterable[str]) -> None:
         """No row has one of these values in that column."""
 
+    def remove(self, name: str, where: str) -> int:
+        """No row matches; returns how many were taken out, 0 for an absent table."""
+
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The rows that match, as one table; an absent table is an empty one with no columns."""
 

@@ -31,6 +31,7 @@ from lodestore.pipeline import Pipeline
 from lodestore.ports import Clock, Embedder
 from lodestore.releases import Release, ReleaseLog
 from lodestore.rerank import Reranker, reranker_of
+from lodestore.retention import kept_since
 from lodestore.settings import Settings, load
 from lodestore.snapshot import Snapshots
 from lodestore.spaces import Spaces
@@ -192,6 +193,7 @@ class Project:
             keep=timedelta(days=self.settings.retention.days),
             weights=self.settings.search.weights,
             reranker=self.reranker,
+            kept_since=lambda: kept_since(self.logs),
         )
 
     @cached_property

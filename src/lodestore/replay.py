@@ -69,6 +69,7 @@ def replay(
     they have to be given, and a seal tells whether they are the same.
     """
     logged = project.contexts.get(name)
+    project.past.verify(logged.at)
     request = request_of(logged, query=query, variables=variables, history=history)
     release = snapshot_of(project, project.releases.generation(logged.release))
     live = replace(release, vectors=PastTables(project.tables, logged.at))

@@ -99,12 +99,17 @@ class ReleaseOptions:
 
 @dataclass(frozen=True, slots=True)
 class RetentionOptions:
-    """`[retention]`: for how many days what left the tables is kept, which is how far back a search can ask."""
+    """`[retention]`: for how many days what left the tables is kept, which is how far back a search can ask.
+
+    `file_hours`: how long files of an older state of a table stay for readers that have it open.
+    """
 
     days: float = 30.0
+    file_hours: float = 24.0
 
     def __post_init__(self) -> None:
         _within("days", self.days, 0, 36_500)
+        _within("file_hours", self.file_hours, 1, 876_000)
 
 
 @dataclass(frozen=True, slots=True)

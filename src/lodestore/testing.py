@@ -200,6 +200,19 @@ class MemoryStore:
                 kind = self._column(name, column).type
                 self._strike(name, column, [int(one) if pa.types.is_integer(kind) else one for one in values])
 
+    def remove(self, name: str, where: str) -> int:
+        """No row matches; returns how many were taken out, 0 for an absent table."""
+        with self._lock:
+            if not self.count(name):
+                return 0
+            gone = set(self._places(name, where).to_pylist())
+            table = self._tables[name]
+            if gone:
+                kept = [place for place in range(table.num_rows) if place not in gone]
+                self._tables[name] = table.take(pa.array(kept, pa.int64()))
+                self._revisions[name] += 1
+            return len(gone)
+
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The rows that match, as one table; an absent table is an empty one with no columns."""
         with self._lock:

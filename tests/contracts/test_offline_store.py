@@ -92,6 +92,20 @@ def test_the_revision_grows_with_every_change_and_only_then(store):
     assert store.revision("absent") == 0
 
 
+def test_rows_that_match_a_condition_are_removed_and_counted(store):
+    store.append("t", rows(("a", 1), ("b", 2), ("c", 3)))
+    before = store.revision("t")
+
+    assert store.remove("t", "n >= 2 AND id <> 'z'") == 2
+    assert held(store) == {"a": 1}
+    again = store.revision("t")
+    assert again > before
+    assert store.remove("t", "n >= 2") == 0
+    assert store.revision("t") == again
+    with pytest.raises(StoreError, match="table t cannot be"):
+        store.remove("t", "nonsense = 1")
+
+
 def test_tables_are_listed_by_how_they_start(store):
     store.ensure("emb__b", SCHEMA)
     store.ensure("emb__a", SCHEMA)
@@ -124,6 +138,7 @@ def test_an_absent_table_reads_as_an_empty_one(fresh):
     assert fresh.read("nope", ["id"], "id = 'a'").num_rows == 0
     assert fresh.count("nope") == 0
     fresh.delete("nope", "id", ["a"])
+    assert fresh.remove("nope", "id = 'a'") == 0
     fresh.compact("nope")
     fresh.drop("nope")
 

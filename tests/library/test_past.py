@@ -21,6 +21,7 @@ from lodestore.models import EmbeddingVersion
 from lodestore.past import NOTE, Past
 from lodestore.reembed import Filling
 from lodestore.releases import ReleaseLog
+from lodestore.retention import forget, kept_since
 from lodestore.tables import DOCUMENTS, retired
 from lodestore.testing import HashEmbedder, MemoryStore
 from lodestore.versions import slot_of
@@ -52,6 +53,7 @@ class World:
     store: object
     clock: Clock = field(default_factory=Clock)
     snapshots: list = field(default_factory=list)
+    keep: timedelta = timedelta(days=30)
 
     def __post_init__(self):
         self.logs = Logs(self.store, self.clock)
@@ -81,6 +83,10 @@ class World:
     def promote(self, name):
         self.releases.publish({slot_of("title"): self.versions[name].key}, action="promote", author="test")
 
+    def maintain(self):
+        """What left longer ago than is kept is gone."""
+        forget(self.store, self.logs, before=self.clock() - self.keep)
+
     def compact(self):
         for version in self.versions.values():
             self.store.compact(version.table)
@@ -100,7 +106,7 @@ class World:
         by_key = {one.key: one for one in self.versions.values()}
         return Past(
             self.store, self.releases, registered=by_key.__getitem__, embedder=lambda one: self.embedders[one.model],
-            clock=self.clock, keep=timedelta(days=30),
+            clock=self.clock, keep=self.keep, kept_since=lambda: kept_since(self.logs),
         )  # fmt: skip
 
     def expected(self, version, rows, query):
@@ -116,6 +122,7 @@ STEP = st.one_of(
     st.tuples(st.just("remove"), DOCUMENT),
     st.tuples(st.just("promote"), st.sampled_from("ab")),
     st.tuples(st.just("compact")),
+    st.tuples(st.just("maintain")),
 )
 
 
@@ -155,6 +162,60 @@ def test_every_moment_of_a_history_answers_as_it_did_then(steps):
     answers_as_then(world)
 
 
+@given(st.lists(STEP, min_size=6, max_size=14), st.integers(0, 12))
+@settings(max_examples=20, deadline=None)
+def test_after_upkeep_every_moment_within_the_retention_answers_as_then_and_none_beyond_it(steps, seconds):
+    world = World(MemoryStore(), keep=timedelta(seconds=seconds))
+
+    replayed(world, [*steps, ("maintain",)])
+
+    oldest = world.clock.now - world.keep
+    within = [one for one in world.snapshots if one[0] > oldest + timedelta(milliseconds=100)]
+    for moment, _, _ in world.snapshots:
+        if moment < oldest:
+            with pytest.raises(RetentionError):
+                world.past.at(moment)
+    for snapshot in within:
+        world.snapshots = [snapshot]
+        # Asking takes time, too: the clock of each question starts where the history ended.
+        world.clock.now = oldest + world.keep
+        answers_as_then(world)
+
+
+def test_a_retention_that_was_shorter_once_is_remembered_when_it_is_longer_again():
+    world = World(MemoryStore(), keep=timedelta(seconds=3))
+    replayed(world, [*STEPS, ("maintain",)])
+    first = world.snapshots[0][0]
+    world.keep = timedelta(days=30)
+
+    with pytest.raises(RetentionError, match=r"lies before 2026.*retention. days was shorter"):
+        world.past.at(first)
+    world.snapshots = world.snapshots[-1:]
+    answers_as_then(world)
+
+
+def test_a_second_upkeep_forgets_nothing_and_never_moves_the_mark_back():
+    world = World(MemoryStore(), keep=timedelta(seconds=3))
+    replayed(world, STEPS)
+    world.maintain()
+    mark = kept_since(world.logs)
+
+    assert forget(world.store, world.logs, before=START) == {}
+    assert kept_since(world.logs) == mark
+    assert world.store.remove("watermarks", "value < '2000'") == 0
+
+
+def test_a_retired_document_keeps_its_card_and_loses_its_text():
+    world = World(MemoryStore(), keep=timedelta(seconds=1))
+    replayed(world, [("remove", "docs/0"), ("write", "docs/1", "boat", "x"), ("maintain",)])
+
+    (row,) = world.store.read(retired("documents")).to_pylist()
+
+    assert (row["document_id"], row["content"], row["metadata"]) == ("docs/0", None, None)
+    assert row["visible_until"] is not None
+    assert "docs/0" in world.corpus.ever_seen()
+
+
 STEPS = [
     ("write", "docs/1", "boat cloud", "x"),
     ("write", "docs/1", "eagle fern", "x"),
@@ -182,10 +243,11 @@ def test_a_real_store_answers_as_it_did_then(lance):
 def test_compaction_and_the_removal_of_old_files_change_no_answer(lance):
     answers_as_then(lance)
 
+    lance.maintain()
     for version in lance.versions.values():
         for name in (version.table, retired(version.table)):
-            handle = lance.store._open(name)
-            handle.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+            lance.store.compact(name, keep=timedelta(milliseconds=1))
+            assert len(lance.store._open(name).list_versions()) == 1
 
     answers_as_then(lance)
 

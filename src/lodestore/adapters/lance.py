@@ -289,6 +289,15 @@ class LanceStore:
 
         self._on(name, "written", strike, absent=lambda: None)
 
+    def remove(self, name: str, where: str) -> int:
+        """No row matches; returns how many were taken out, 0 for an absent table."""
+
+        def strike(handle: Any) -> int:  # noqa: ANN401
+            # Asked first: a delete that finds nothing would still be a commit.
+            return int(handle.delete(where).num_deleted_rows) if handle.count_rows(where) else 0
+
+        return self._on(name, "written", strike, absent=lambda: 0)
+
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The rows that match, as one table; an absent table is an empty one with no columns."""
         return self._on(
@@ -321,9 +330,13 @@ class LanceStore:
             with _telling(f"table {name} cannot be dropped", self.uri):
                 self._db.drop_table(name, ignore_missing=True)
 
-    def compact(self, name: str) -> None:
-        """Small pieces are merged and indexes cover every row."""
-        self._on(name, "compacted", lambda handle: handle.optimize(), absent=lambda: None)
+    def compact(self, name: str, *, keep: timedelta | None = None) -> None:
+        """Small pieces are merged and indexes cover every row; files of states older than `keep` are gone.
+
+        A reader that still has such a state open fails, so `keep` is longer than any reading takes;
+        by default the engine keeps seven days.
+        """
+        self._on(name, "compacted", lambda handle: handle.optimize(cleanup_older_than=keep), absent=lambda: None)
 
     # -- search
 
