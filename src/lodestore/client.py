@@ -624,6 +624,7 @@ class Client:
         template: str | None = None,
         variables: Mapping[str, object] | None = None,
         filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
         k: int | None = None,
         token_budget: int | None = None,
         mode: Mode = "hybrid",
@@ -644,7 +645,7 @@ class Client:
             "k": k,
         }
         options |= {"token_budget": token_budget, "mode": mode, "history": history, "record": record}
-        options |= {"release": release}
+        options |= {"mandatory": mandatory, "release": release}
         return self._send(_context(query, request_id, options))
 
     def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Pushed:
@@ -823,6 +824,7 @@ class AsyncClient:
         template: str | None = None,
         variables: Mapping[str, object] | None = None,
         filter: Filter | None = None,  # noqa: A002 - the word of the wire
+        mandatory: Filter | None = None,
         k: int | None = None,
         token_budget: int | None = None,
         mode: Mode = "hybrid",
@@ -843,7 +845,7 @@ class AsyncClient:
             "k": k,
         }
         options |= {"token_budget": token_budget, "mode": mode, "history": history, "record": record}
-        options |= {"release": release}
+        options |= {"mandatory": mandatory, "release": release}
         return await self._send(_context(query, request_id, options))
 
     async def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Pushed:

@@ -183,6 +183,8 @@ def test_a_key_with_a_list_sees_its_own_over_http_whatever_it_asks(project):
             assert {hit["document_id"] for hit in batch} == mine
             prompt = post("/v1/context", "sales", {"query": "salary", "filter": where}).json()["prompt"]
             assert "March" not in prompt
+            own = {"query": "salary", "filter": where, "mandatory": "access in ('sales')"}
+            assert "holidays" not in post("/v1/context", "all", own).json()["prompt"]
         everything = post("/v1/search", "all", {"query": "salary", "k": 50, "mode": "text"}).json()["hits"]
         assert {hit["document_id"] for hit in everything} == set(LISTS)
         for path, status in (("files/board.md", 404), ("files/both.md", 200), ("rows/silent", 404)):

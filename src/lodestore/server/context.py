@@ -20,7 +20,7 @@ __all__ = ["context", "list_templates", "outcome", "render_template", "template"
 
 _CONTEXT = frozenset(
     {"user_id", "query", "template", "variables", "history", "filter", "k", "token_budget", "mode", "record"}
-    | {"request_id", "release"}
+    | {"mandatory", "request_id", "release"}
 )
 _OUTCOME = frozenset({"context_id", "event_id", "accepted", "rating", "latency_ms", "tokens"})
 _RENDER = frozenset({"variables", "version"})

@@ -140,6 +140,7 @@ def _context_schemas() -> dict[str, _Schema]:
         "ContextRequest": _closed(
             "query",
             query=_TEXT, user_id=_TEXT, template=_TEXT, variables=_MAPPING, history=_ANY, filter=_FILTER, k=_K,
+            mandatory=_QUERY["mandatory"],
             token_budget={"type": "integer", "minimum": 1}, mode=_MODE, record={**_FLAG, "default": True},
             request_id=_TEXT, release=_PINNED,
         ),
