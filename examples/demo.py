@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from examples import people
@@ -25,6 +27,8 @@ def main() -> int:
     started = time.monotonic()
     people.write(ROOT / "demo")
     print("Lodestore: running the jobs `ingest` and `features` in Dagster\n", flush=True)
+    # A search needs a model, and importing its library takes longer than jobs that find nothing to do.
+    Thread(target=importlib.import_module, args=("sentence_transformers",), daemon=True).start()
     jobs = subprocess.run([sys.executable, "-m", "lodestore", "run", "ingest", "features"], cwd=ROOT, check=False)
     if jobs.returncode:
         return jobs.returncode
@@ -50,9 +54,14 @@ def heading(text: str) -> None:
 
 def summary(project: Project) -> None:
     """What the store holds now."""
+    from lodestore.tables import chunk_table
+
     heading("In the store")
     documents = project.corpus.figures()
     print(f"  documents   {documents['live']:,} read, {documents['rejected']} rejected, {documents['retired']} retired")
+    for chunker in project.pipeline.chunkers():
+        counts = project.tables.read(chunk_table(chunker.id), ["n_tokens"])["n_tokens"].to_numpy()
+        print(f"  chunks      {len(counts):,} of at most {chunker.size} tokens, {counts.sum():,} tokens in all")
     for version in project.versions.all():
         health = project.pipeline.health(version)
         print(
@@ -69,9 +78,9 @@ def summary(project: Project) -> None:
 
 def answers(project: Project) -> None:
     """One search, and the same question asked by a beginner and by an expert."""
+    project.warm(project.releases.live())  # the time below is that of a search, not of loading a model
     heading(f"Search: {QUESTION}")
-    found = project.store.search(QUESTION, k=4)
-    hits(found)
+    hits(project.store.search(QUESTION, k=4))
     for user in ("ben", "ada"):
         context(project.store.context(QUESTION, user_id=user, k=4, token_budget=700), user)
 
@@ -79,16 +88,21 @@ def answers(project: Project) -> None:
 def hits(found: SearchResult) -> None:
     """The hits, a line each."""
     for place, hit in enumerate(found.hits, start=1):
-        text = " ".join(hit.text.split())
-        print(f"  {place}. {hit.title[:38]:38}  {text[: _WIDE - 48]}")
+        print(f"  {place}. {hit.title[:38]:38}  {' '.join(prose(hit.text, hit.title))[: _WIDE - 48]}")
     print(f"  ({found.mode}, {found.version}, release {found.release}, {found.took_ms:.0f} ms)")
+
+
+def prose(text: str, title: str = "") -> list[str]:
+    """The lines that say something: no blank ones, no rulers, not the title once more."""
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return [line for line in lines if any(map(str.isalnum, line)) and line != title]
 
 
 def context(made: Context, user: str) -> None:
     """The head of a prompt, and its citations."""
     level = made.features.get("user_profile:expertise_level")
     heading(f"Context for {user}, {level} ({made.template_id} {made.template_version}, {made.n_tokens} tokens)")
-    shown = [line for line in made.prompt.splitlines() if line.strip()][:5]
+    shown = prose(made.prompt)[:5]
     print("\n".join(f"  | {line[:_WIDE]}" for line in shown))
     print("  | ...")
     for place, hit in enumerate(made.hits, start=1):

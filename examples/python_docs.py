@@ -37,7 +37,9 @@ def _heading(text: str) -> str:
 def modules() -> Iterator[dict[str, str]]:
     """One document per public module of the standard library that says what it is for."""
     library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
+    # No deeper than asked: below lie thousands of files, site-packages among them.
+    found = [path for depth in range(_DEEPEST) for path in library.glob("*/" * depth + "*.py")]
+    for path in sorted([*found, *library.glob("*/" * _DEEPEST + "__init__.py")]):
         name = _module(path.relative_to(library))
         if name is None:
             continue

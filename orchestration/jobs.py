@@ -19,7 +19,8 @@ def jobs(house: House, views: list[str], watching: Sequence[dg.AssetChecksDefini
     The checks of `watching` are the monitor's alone: no other job waits for them.
     """
     corpus = ("documents", "chunks", "live_embeddings", "templates", "release")
-    features = (*views, "online")
+    # The reading costs a tenth of a second and comes last: after `ingest` and `features` every asset has been made.
+    features = (*views, "online", "store_health")
     apart = dg.AssetSelection.checks(*watching) if watching else dg.AssetSelection.assets()
 
     def job(name: str, assets: tuple[str, ...], description: str) -> Job:

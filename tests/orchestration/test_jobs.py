@@ -100,6 +100,20 @@ def test_features_go_from_the_event_file_to_the_online_store(
     assert answer.columns["document_features:title"] == ["Travel", "Billing"]
 
 
+def test_after_ingest_and_features_every_asset_has_been_made(
+    make_project: MakeProject, instance: dg.DagsterInstance
+) -> None:
+    folder = make_project()
+
+    run(folder, "ingest", instance)
+    run(folder, "features", instance)
+
+    graph = build(str(folder)).resolve_asset_graph()
+    made = {key for key in graph.materializable_asset_keys if instance.get_latest_materialization_event(key)}
+    assert made == graph.materializable_asset_keys
+    assert {key.to_user_string() for key in made} >= {"documents", "chunks", "embeddings", "online", "store_health"}
+
+
 def test_every_check_is_written_to_the_log_of_the_store(
     make_project: MakeProject, instance: dg.DagsterInstance
 ) -> None:
