@@ -26,6 +26,7 @@ __all__ = [
     "Evaluation",
     "Message",
     "Route",
+    "alerts_of",
     "evaluation_of",
     "messages",
     "outbox",
@@ -265,8 +266,13 @@ def urls_for(alert: Alert, options: AlertOptions, owners: Mapping[str, str]) -> 
 
 
 def outbox(alerts: Iterable[Alert], now: datetime) -> list[Alert]:
-    """The alerts that are due: those never tried, and those whose last failure is long enough ago."""
-    return [one for one in alerts if one.waiting and (one.attempt == 0 or now - (one.last or one.at) >= _pause(one))]
+    """The alerts that are due: those never tried, and those whose last failure is long enough ago.
+
+    With the news of a check comes what was not yet told of it: nobody hears of a recovery first.
+    """
+    waiting = [one for one in alerts if one.waiting]
+    due = {one.key for one in waiting if one.attempt == 0 or now - (one.last or one.at) >= _pause(one)}
+    return [one for one in waiting if one.key in due]
 
 
 def _pause(alert: Alert) -> timedelta:

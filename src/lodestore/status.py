@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lodestore.alerts import alerts_of
 from lodestore.errors import LodestoreError, ModelError
 from lodestore.project import Project
 from lodestore.prompts import read_folder, version_key
@@ -15,7 +16,6 @@ from lodestore.wire import rfc3339
 
 __all__ = ["Checks", "Status", "checks_of", "declared", "release_json", "status", "versions"]
 
-_SETTLED = frozenset({"recovered", "resolved", "ok", "passed"})
 _MILD = frozenset({"warn", "warning"})
 
 
@@ -135,12 +135,13 @@ def _chunks(project: Project, live: Release) -> int:
 
 
 def checks_of(rows: Iterable[Mapping[str, Any]]) -> Checks:
-    """The last result of each check and partition, from the rows of the log, oldest first."""
-    latest: dict[tuple[str, str | None], dict[str, Any]] = {}
+    """The last result of each check of each asset and partition, from the rows of the log, oldest first."""
+    latest: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     for row in rows:
-        before = latest.get((row["check"], row["partition"]))
+        key = (row["asset"], row["check"], row["partition"])
+        before = latest.get(key)
         lasting = before is not None and not before["passed"] and not row["passed"]
-        latest[row["check"], row["partition"]] = {**row, "since": before["since"] if before and lasting else row["at"]}
+        latest[key] = {**row, "since": before["since"] if before and lasting else row["at"]}
     bad = [row for row in latest.values() if not row["passed"]]
     mild = [row for row in bad if str(row["severity"]).lower() in _MILD]
     failing = sorted(map(_failing, bad), key=lambda row: (row["severity"], row["check"]))
@@ -153,9 +154,9 @@ def _failing(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alerts(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The alerts that nothing has settled yet."""
-    latest = {row["check"]: row for row in rows}
-    for row in latest.values():
-        if str(row["state"]).lower() not in _SETTLED:
-            named = {name: row[name] for name in ("check", "state", "text", "delivery")}
-            yield {**named, "at": rfc3339(row["at"])}
+    """The alerts that nothing has settled yet, each at its transition; a late delivery settles nothing."""
+    latest = {one.key: one for one in alerts_of(rows)}
+    for one in latest.values():
+        if one.state == "failing":
+            told = {"check": one.key, "state": one.state, "severity": one.severity, "text": one.text}
+            yield {**told, "delivery": one.delivery, "at": rfc3339(one.at)}

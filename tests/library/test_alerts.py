@@ -223,6 +223,20 @@ def test_what_could_not_be_sent_is_kept_and_sent_later_and_then_never_again(logs
     assert len(posted) == 1
 
 
+def test_a_recovery_is_not_told_before_the_failure_that_could_not_be_sent(logs):
+    logs.put("checks", check_row(passed=False))
+    desk(logs).note(None)
+    desk(logs).deliver(lambda *_: "json did not take it")
+    logs.put("checks", {**check_row(passed=True, minutes=30), "run_id": "run2"})
+    desk(logs).note(None, [evaluated(True, minutes=30, run="run2")])
+    posted: list[str] = []
+
+    # a second after the failure, long before its next try
+    desk(logs).deliver(lambda _, title, __: posted.append(title))
+
+    assert ["failing" in title for title in posted] == [True, False]
+
+
 def test_without_an_address_the_alert_is_logged_and_nothing_is_posted(logs):
     logs.put("checks", check_row(passed=False))
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lodestore.alerts import Alert
 from lodestore.doctor import examine
 from lodestore.init import begin
 from lodestore.project import Project
@@ -12,6 +13,7 @@ from lodestore.settings import load
 from lodestore.status import checks_of, status
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
 KEYS = {
     "release", "declared", "holds", "versions", "documents", "chunks", "views", "checks", "alerts"
 }  # fmt: skip
@@ -59,9 +61,9 @@ def codes(project):
     return {one.code: one.severity for one in examine(project)}
 
 
-def check(at=NOW, *, passed=False, name="coverage", severity="ERROR", partition=None):
+def check(at=NOW, *, passed=False, name="coverage", severity="ERROR", partition=None, asset="chunks"):
     return {
-        "check": name, "partition": partition, "asset": "chunks", "severity": severity, "mend": "run it", "detail": "",
+        "check": name, "partition": partition, "asset": asset, "severity": severity, "mend": "run it", "detail": "",
         "passed": passed, "value": 0.5, "limit": 1.0, "at": at, "run_id": "r",
     }  # fmt: skip
 
@@ -122,6 +124,28 @@ def test_partitions_of_a_check_are_told_apart():
 
     assert (found.passed, found.failed) == (1, 1)
     assert found.failing[0]["partition"] == "a"
+
+
+def test_equal_checks_of_two_assets_are_told_apart():
+    found = checks_of([check(asset="user_profile"), check(asset="user_activity", passed=True)])
+
+    assert (found.passed, found.failed) == (1, 1)
+    assert [one["asset"] for one in found.failing] == ["user_profile"]
+
+
+def test_an_alert_that_is_delivered_after_its_recovery_is_still_settled(project):
+    later = [Alert("a:b", "failing", "error", "r1", NOW, "bad"), Alert("a:b", "recovered", "error", "r2", LATER, "well")]
+    tried = replace(later[0], delivery="sent", attempt=1, last=LATER + timedelta(hours=1))
+    project.logs.put_all("alerts", [one.row() for one in (*later, tried)])
+
+    assert status(project).alerts == ()
+
+
+def test_an_alert_without_a_channel_is_in_the_status(project):
+    project.logs.put("alerts", Alert("a:b", "failing", "error", "r1", NOW, "bad", delivery="logged").row())
+
+    (found,) = status(project).alerts
+    assert (found["check"], found["state"], found["delivery"], found["text"]) == ("a:b", "failing", "logged", "bad")
 
 
 def test_a_warning_is_not_a_failure():
