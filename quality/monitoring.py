@@ -99,7 +99,11 @@ def _facts(found: Compared) -> dict[str, object]:
     facts |= {f"{name} {one.measure}": one.value for name, one in list(told.items())[:_SHOWN] if one.value is not None}
     facts |= {"drifted": ", ".join(found.drifted)} if found.drifted else {}
     facts |= {"insufficient_data": sum(one.verdict == "insufficient_data" for one in found.report.features)}
-    return facts | ({} if found.previous is None else {"drifted_since_last_window": ", ".join(found.previous.drifted)})
+    facts |= {"sees_shift": found.report.sees} if found.report.sees else {}
+    facts |= {"windows": found.windows, "limits_widened": ", ".join(found.widened)} if found.windows else {}
+    if found.previous is None:
+        return facts
+    return facts | {"compared_too_with": found.against, "drifted_since": ", ".join(found.previous.drifted)}
 
 
 def _embedding_drift(project: Project, key: dg.AssetKey) -> Iterator[Measured]:

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from assets.house import House
-from lodestore import monitor
 from lodestore.project import Project
 from lodestore.spec import Feature, FeatureView, Kind, Source
 from lodestore.tables import CHUNKS, DOCUMENTS, LOGS, chunk_table
+from lodestore.windows import view_window
 from quality.expectations import Expectation, Suite, expect, suite_checks
 
 __all__ = ["extends", "suites", "view_suite"]
@@ -192,7 +192,7 @@ def view_suite(view: FeatureView) -> Suite:
     private = frozenset(feature.name for feature in view.stored if feature.pii)
 
     def rows(project: Project) -> pa.Table:
-        return monitor.view_window(project, view)
+        return view_window(project, view)
 
     return _with_extensions(Suite(view.name, tuple(expectations), rows, "event_id", private))
 

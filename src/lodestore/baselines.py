@@ -27,11 +27,15 @@ _LEAST_ROWS = 5
 
 @dataclass(frozen=True, slots=True)
 class DriftOptions:
-    """`[drift]`: how many days a window of events has, how few rows are too few, and the chance of a false alarm a run."""
+    """`[drift]`: how many days a window of events has, how few rows are too few, and the chance of a false alarm a run.
+
+    `baseline_windows`: how many windows of events a new baseline has at most.
+    """
 
     window_days: float = 7.0
     min_rows: int = MIN_ROWS
     alpha: float = ALPHA
+    baseline_windows: int = 8
 
     def __post_init__(self) -> None:
         if self.window_days <= 0:
@@ -39,6 +43,9 @@ class DriftOptions:
             raise SettingsError(message)
         if self.min_rows < _LEAST_ROWS:
             message = f"min_rows is {self.min_rows}; no test says anything about fewer than {_LEAST_ROWS} rows"
+            raise SettingsError(message)
+        if self.baseline_windows < 1:
+            message = f"baseline_windows is {self.baseline_windows}; a baseline has at least 1 window"
             raise SettingsError(message)
         if not 0 < self.alpha < 1:
             message = f"alpha is {self.alpha}; it is a probability between 0 and 1, such as {ALPHA}"

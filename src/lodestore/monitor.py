@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore import evaluation, vectors
+from lodestore import evaluation, vectors, windows
 from lodestore.baselines import FIRST, Pinned, of_golden, of_version, of_view
-from lodestore.drift import Baseline, Report, compare, sketch
+from lodestore.drift import LEAST_WINDOWS, Baseline, Natural, Report, compare, sketch, variation
 from lodestore.errors import GoldenError, RequestError, SchemaVersionError, StoreError, UnknownNameError
 from lodestore.metrics import Interval, paired_bootstrap
 from lodestore.models import EmbeddingVersion
 from lodestore.spec import FeatureView
-from lodestore.tables import embedding_schema, view_schema, view_table
+from lodestore.tables import view_table
 from lodestore.vectors import Health
+from lodestore.windows import version_window, view_window
 from lodestore.wire import rfc3339
 
 if TYPE_CHECKING:
@@ -40,18 +41,15 @@ __all__ = [
     "subject_named",
     "subjects",
     "vector_state",
-    "version_window",
-    "view_window",
 ]
 
-_SAMPLED = 20_000  # vectors that are looked at; the share is drawn evenly over the whole table
 _ANCHORS = 50  # rows whose neighbours are kept
 _NEAREST = 10
 _LAG_ENTITIES = 500
 _FEWEST_QUERIES = 5
 _TOLERANCE = 0.02
 _KINDS = {"vector": "embedding", "text": "text", "category": "category", "word_count": "numeric"}
-_SEEN = ("document_id", "visible_from", *_KINDS)
+_AGREE = 0.05  # a window that differs this surely from the newest is no part of its baseline
 
 Subject = FeatureView | EmbeddingVersion
 
@@ -61,6 +59,7 @@ class Compared:
     """A subject against its baseline and, where history allows, against the window before.
 
     Without a baseline there is no report; `note` says why. `new` tells that this very window was pinned.
+    `against` says what `previous` compares with, `natural` what past windows differ by.
     """
 
     subject: str
@@ -70,6 +69,18 @@ class Compared:
     previous: Report | None = None
     note: str = ""
     new: bool = False
+    against: str = ""
+    natural: Mapping[str, Natural] = field(default_factory=dict)
+
+    @property
+    def windows(self) -> int:
+        """How many past windows the limits were fitted on; 0 while there are fewer than eight."""
+        return max((one.windows for one in self.natural.values()), default=0)
+
+    @property
+    def widened(self) -> tuple[str, ...]:
+        """The features whose windows differ by themselves, so that their limits are wider than the defaults."""
+        return tuple(name for name, one in self.natural.items() if one.typical)
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -85,15 +96,21 @@ class Compared:
         if not self.drifted:
             thin = sum(one.verdict == "insufficient_data" for one in self.report.features)
             told = f", {thin} with too little data" if thin else ""
-            return f"no drift among {len(self.report.features)} columns{told} ({since})"
+            return f"no drift among {len(self.report.features)} columns{told} ({since}){self._reach()}"
         found = "; ".join(f"{name}: {self.report[name].explanation}" for name in self.drifted)
         return f"{found} ({since}){self._lately()}"
+
+    def _reach(self) -> str:
+        """From where on a shift is seen, where numbers are compared."""
+        seen = self.report.sees if self.report else None
+        numbers = self.report is not None and any(one.kind == "numeric" for one in self.report.features)
+        return f"; a shift of {seen:.2g} standard deviations would be seen" if seen and numbers else ""
 
     def _lately(self) -> str:
         if self.previous is None:
             return ""
         moved = set(self.drifted) & set(self.previous.drifted)
-        word = "it moved in this window" if moved else "the window before was like this one: a new level"
+        word = f"it moved since {self.against}" if moved else f"unchanged since {self.against}: a new level"
         return f"; {word}"
 
     def to_json(self) -> dict[str, Any]:
@@ -107,6 +124,9 @@ class Compared:
             "note": self.note,
             "report": self.report.to_dict() if self.report else None,
             "previous": self.previous.to_dict() if self.previous else None,
+            "previous_is": self.against,
+            "windows": self.windows,
+            "widened": list(self.widened),
             "drifted": list(self.drifted),
         }
 
@@ -119,56 +139,6 @@ def subjects(project: Project) -> dict[str, Subject]:
     live = [project.versions.registered(key) for key in project.releases.live().embeddings.values()]
     views = {of_view(one): one for one in project.catalog.latest.values()}
     return {**views, **{of_version(one): one for one in live}}
-
-
-def view_window(project: Project, view: FeatureView, *, back: int = 0) -> pa.Table:
-    """The stored features of the newest window of events, or of the one `back` windows before it.
-
-    A declared column that the table lacks is left out. A computed view is a state and no stream: its window is the newest row of each entity that is still there.
-    """
-    held = project.tables.read(view_table(view), None, "false").column_names or view_schema(view).names
-    columns = [one for one in ("event_id", *(one.name for one in view.stored)) if one in held]
-    if view.compute is not None:
-        return _state(project, view, columns) if not back else view_schema(view).empty_table().select(columns)
-    span = timedelta(days=project.settings.drift.window_days)
-    end = project.clock() - back * span
-    where = f"event_timestamp > {_literal(end - span)} AND event_timestamp <= {_literal(end)}"
-    found = project.tables.read(view_table(view), columns, where)
-    return found if found.num_rows else view_schema(view).empty_table().select(columns)
-
-
-def _literal(moment: datetime) -> str:
-    return f"timestamp '{moment.strftime('%Y-%m-%d %H:%M:%S.%f')}'"
-
-
-def _state(project: Project, view: FeatureView, columns: Sequence[str]) -> pa.Table:
-    keys = list(view.entity.keys)
-    order = ("event_timestamp", "created_timestamp")
-    rows = project.tables.read(view_table(view), [*keys, *order, *columns])
-    if not rows.num_rows:
-        return view_schema(view).empty_table().select(columns)
-    if keys == ["document_id"]:
-        present = project.tables.read("documents", ["document_id"])
-        ids = present["document_id"].combine_chunks() if present.num_rows else pa.array([], pa.string())
-        rows = rows.filter(pc.is_in(rows["document_id"], ids))
-    rows = rows.append_column("place", pa.array(np.arange(rows.num_rows)))
-    newest = rows.sort_by([(name, "ascending") for name in order]).group_by(keys, use_threads=False)
-    places = newest.aggregate([("place", "last")])["place_last"].combine_chunks()
-    return rows.take(places).select(columns)
-
-
-def version_window(project: Project, version: EmbeddingVersion) -> pa.Table:
-    """Rows of a version's table with what drift looks at; of a large table an evenly drawn part."""
-    count = project.tables.count(version.table)
-    columns = [*_SEEN, "row_id", "content_hash"]
-    if not count:
-        return embedding_schema(version.dimension).empty_table().select(columns)
-    share, rng = min(1.0, _SAMPLED / count), np.random.default_rng(0)
-    kept = []
-    for batch in project.tables.batches(version.table, columns):
-        drawn = np.flatnonzero(rng.random(batch.num_rows) < share)
-        kept.append(batch.take(pa.array(drawn)))
-    return pa.Table.from_batches(kept)
 
 
 # -- baselines
@@ -214,6 +184,22 @@ def _window(project: Project, one: Subject) -> pa.Table:
     return view_window(project, one) if isinstance(one, FeatureView) else version_window(project, one)
 
 
+def _reference(project: Project, one: Subject, window: pa.Table) -> pa.Table:
+    """The rows that a new baseline is made of: the newest window and those before it that are like it.
+
+    More windows see smaller changes. What differs from the newest window ends them: a baseline says what is right now.
+    """
+    if not isinstance(one, FeatureView):
+        return window
+    options, pool = project.settings.drift, window.slice(0, 0)
+    for before in windows.earlier(project, one, windows=options.baseline_windows - 1):
+        wider = pa.concat_tables([pool, before.select(window.column_names)])
+        if _report(project, one, wider, window, alpha=_AGREE).drifted:
+            break
+        pool = wider
+    return pa.concat_tables([pool, window])
+
+
 def pin_first(project: Project, one: Subject) -> Pinned | None:
     """The subject has a baseline, once there are enough rows; returns what was pinned just now, if anything."""
     if project.baselines.exists(_subject(one)):
@@ -224,8 +210,12 @@ def pin_first(project: Project, one: Subject) -> Pinned | None:
     window = _window(project, one)
     if window.num_rows < least:
         return None
-    baseline, neighbours = _sketched(project, one, window)
-    return project.baselines.pin(_subject(one), baseline, reason=FIRST, neighbours=neighbours)
+    return _pin(project, one, window, FIRST)
+
+
+def _pin(project: Project, one: Subject, window: pa.Table, reason: str) -> Pinned:
+    baseline, neighbours = _sketched(project, one, _reference(project, one, window))
+    return project.baselines.pin(_subject(one), baseline, reason=reason, neighbours=neighbours)
 
 
 def pin_live(project: Project) -> list[Pinned]:
@@ -253,8 +243,7 @@ def rebaseline(project: Project, names: Sequence[str], *, reason: str) -> list[P
                 message = f"{name}: the window has {window.num_rows} rows, {project.settings.drift.min_rows} are needed"
                 raise RequestError(message)
             continue
-        baseline, neighbours = _sketched(project, known[name], window)
-        made.append(project.baselines.pin(name, baseline, reason=reason, neighbours=neighbours))
+        made.append(_pin(project, known[name], window, reason))
         made += _releveled(project, known[name], reason)
     return made
 
@@ -292,16 +281,37 @@ def compared(project: Project, one: Subject) -> Compared:
         if window.num_rows < wanted:
             note = f"no baseline yet: the window has {window.num_rows} rows, {wanted} are needed"
             return Compared(name, window.num_rows, note=note)
-        baseline, neighbours = _sketched(project, one, window)
-        pinned = project.baselines.pin(name, baseline, reason=FIRST, neighbours=neighbours)
-        note = f"{window.num_rows:,} rows are the baseline from now on: {pinned.id}"
+        pinned = _pin(project, one, window, FIRST)
+        note = f"{pinned.baseline.rows:,} rows are the baseline from now on: {pinned.id}"
         return Compared(name, window.num_rows, pinned, note=note, new=True)
-    return Compared(
-        name, window.num_rows, pinned, _report(project, one, pinned.baseline, window), _previous(project, one, window)
-    )
+    usual = _usual(project, one)
+    report = _report(project, one, pinned.baseline, window, natural=usual)
+    previous, against = _previous(project, one, window)
+    return Compared(name, window.num_rows, pinned, report, previous, against=against, natural=usual)
 
 
-def _report(project: Project, one: Subject, before: pa.Table | Baseline, window: pa.Table) -> Report:
+def _usual(project: Project, one: Subject) -> dict[str, Natural]:
+    """What past windows of a stream of events differ by, once there are eight; nothing is known of other subjects."""
+    if not isinstance(one, FeatureView):
+        return {}
+    before = windows.past(project, one)
+    if len(before) < LEAST_WINDOWS:
+        return {}
+    kinds = _kinds(one)
+    held = [{name: kind for name, kind in kinds.items() if name in window.column_names} for window in before]
+    sketches = [sketch(window.select(list(some)), some) for window, some in zip(before, held, strict=True)]
+    return variation(sketches, min_rows=project.settings.drift.min_rows)
+
+
+def _report(
+    project: Project,
+    one: Subject,
+    before: pa.Table | Baseline,
+    window: pa.Table,
+    *,
+    natural: Mapping[str, Natural] | None = None,
+    alpha: float | None = None,
+) -> Report:
     options = project.settings.drift
     kinds = {name: kind for name, kind in _kinds(one).items() if name in window.column_names}
     ids = None if isinstance(one, FeatureView) else "document_id"
@@ -312,23 +322,35 @@ def _report(project: Project, one: Subject, before: pa.Table | Baseline, window:
         private=_private(one),
         ids=ids,
         subject=_subject(one) if isinstance(before, Baseline) else None,
-        alpha=options.alpha,
+        natural=natural,
+        alpha=alpha or options.alpha,
         min_rows=options.min_rows,
     )
 
 
-def _previous(project: Project, one: Subject, window: pa.Table) -> Report | None:
-    """This window against the one before: of events the same weekdays, of vectors those that were there before."""
+def _previous(project: Project, one: Subject, window: pa.Table) -> tuple[Report | None, str]:
+    """This window against one before, and which that was; nothing where history has too few rows.
+
+    Of events the last one with the same weekdays, or else the one right before; of vectors those that were there before.
+    """
     wanted = project.settings.drift.min_rows
     if isinstance(one, FeatureView):
-        before = view_window(project, one, back=1)
+        before, told = _last_week(project, one)
     else:
-        limit = project.clock() - timedelta(days=project.settings.drift.window_days)
+        limit, told = project.clock() - windows.span(project), "the rows that were there before"
         recent = pc.greater(window["visible_from"], pa.scalar(limit, window["visible_from"].type))
         before, window = window.filter(pc.invert(recent)), window.filter(recent)
     if min(before.num_rows, window.num_rows) < wanted:
-        return None
-    return _report(project, one, before, window)
+        return None, ""
+    return _report(project, one, before, window), told
+
+
+def _last_week(project: Project, view: FeatureView) -> tuple[pa.Table, str]:
+    weeks, span = windows.weeks_before(project), windows.span(project)
+    before = view_window(project, view, ago=weeks)
+    if weeks == span or before.num_rows >= project.settings.drift.min_rows:
+        return before, "the same weekdays before" if weeks > span else "the window before"
+    return view_window(project, view, ago=span), "the window before"
 
 
 # -- vectors

@@ -24,7 +24,9 @@ from lodestore.drift import (
     psi,
     sketch,
     text_drift,
+    variation,
 )
+from lodestore.drift.numeric import NumericSketch
 from lodestore.drift.shares import two_proportions
 from lodestore.drift.verdict import Evidence, Signal, judge
 from lodestore.errors import RequestError, SchemaVersionError, StoreError
@@ -188,6 +190,127 @@ def test_twenty_quiet_features_raise_nothing_in_98_of_100_runs(rng):
     alarms = sum(bool(compare(window(), window()).drifted) for _ in range(200))
 
     assert alarms <= 4
+
+
+def test_a_quarter_of_a_spread_in_one_of_twenty_features_is_seen_among_500_rows(rng):
+    quiet = [Evidence(f"f{at}", "numeric", (Signal("ks", 1.0, 0.05, 0.9),)) for at in range(19)]
+
+    def found(rows_before):
+        before = NumericSketch.of(rng.standard_normal(rows_before))
+        moved = NumericSketch.of(rng.standard_normal(500) + 0.25)
+        return judge([Evidence("moved", "numeric", before.signals(moved, min_rows=30)), *quiet])[0].drifted
+
+    # a baseline of eight windows, and one of two
+    assert np.mean([found(4_000) for _ in range(200)]) >= 0.9
+    assert np.mean([found(1_000) for _ in range(200)]) >= 0.75
+
+
+def test_the_shift_that_a_report_says_it_sees_is_seen_in_about_85_of_100_windows(rng):
+    before, after = ({f"f{at}": rng.standard_normal(n) for at in range(5)} for n in (2_000, 400))
+    size = compare(pa.table(before), pa.table(after)).sees
+
+    caught = [
+        compare(
+            pa.table({f"f{at}": rng.standard_normal(2_000) for at in range(5)}),
+            pa.table({f"f{at}": rng.standard_normal(400) + size * (at == 0) for at in range(5)}),
+        ).drifted
+        for _ in range(200)
+    ]
+
+    assert 0.75 <= np.mean(["f0" in one for one in caught]) <= 0.95
+
+
+def test_a_comparison_without_rows_sees_no_shift():
+    empty = pa.table({"a": pa.array([], pa.float64())})
+
+    assert compare(empty, empty).sees is None
+
+
+# What is usual
+
+
+def weeks(rng, count, rows=3_000, between=0.0, features=1):
+    """Windows whose means differ among each other by `between` standard deviations."""
+    return [
+        pa.table({f"f{at}": rng.standard_normal(rows) + between * rng.standard_normal() for at in range(features)})
+        for _ in range(count)
+    ]
+
+
+def test_weeks_that_differ_by_themselves_raise_alarms_only_until_eight_are_known(rng):
+    plain, fitted = 0, 0
+    for _ in range(30):
+        *history, now = weeks(rng, 27, rows=1_500, between=0.2, features=2)
+        pinned = sketch(pa.concat_tables(history[-8:]))
+        known = variation([sketch(one) for one in history])
+        plain += bool(compare(pinned, now).drifted)
+        fitted += bool(compare(pinned, now, natural=known).drifted)
+
+    assert plain >= 15
+    assert fitted <= 2
+
+
+def test_weeks_that_differ_by_themselves_still_show_what_is_far_beyond_that(rng):
+    *history, now = weeks(rng, 27, between=0.1)
+    known = variation([sketch(one) for one in history])
+    pinned = sketch(pa.concat_tables(history[-8:]))
+    moved = pa.table({"f0": now["f0"].to_numpy() + 1.0})
+
+    found = compare(pinned, moved, natural=known)["f0"]
+
+    assert found.drifted
+    assert found.limit > 0.05
+    assert "26 windows differ by themselves" in found.explanation
+
+
+def test_the_limits_of_quiet_weeks_stay_what_they_were(rng):
+    known = [variation([sketch(one) for one in weeks(rng, 9, rows=300)])["f0"] for _ in range(60)]
+
+    # one in twenty histories looks restless by chance
+    assert {one.windows for one in known} == {9}
+    assert sum(bool(one.typical) for one in known) <= 9
+
+
+def test_a_drift_that_lasts_does_not_become_its_own_excuse(rng):
+    before, after = weeks(rng, 6), weeks(rng, 6)
+    after = [pa.table({"f0": one["f0"].to_numpy() + 0.6}) for one in after]
+    known = variation([sketch(one) for one in (*before, *after[:-1])])
+
+    assert compare(before[0], after[-1], natural=known).drifted == ("f0",)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_fewer_than_eight_windows_say_nothing_of_what_is_usual(rng, count):
+    known = variation([sketch(one) for one in weeks(rng, count, rows=200, between=1.0)])
+
+    assert not any(one.typical for one in known.values())
+
+
+def test_what_is_usual_is_known_of_categories_and_nulls_too(rng):
+    def week():
+        share, empty = rng.uniform(0.3, 0.7), rng.uniform(0.0, 0.1)
+        level = np.where(rng.random(2_000) < share, "a", "b").astype(object)
+        age = np.where(rng.random(2_000) < empty, np.nan, rng.standard_normal(2_000))
+        return pa.table({"level": pa.array(level, pa.string()), "age": age})
+
+    history = [week() for _ in range(26)]
+    known = variation([sketch(one) for one in history])
+    pinned = sketch(pa.concat_tables(history[-8:]))
+
+    alarms = [compare(pinned, week(), natural=known).drifted for _ in range(40)]
+    plain = [compare(pinned, week()).drifted for _ in range(40)]
+
+    assert sum(map(bool, plain)) >= 20
+    assert sum(map(bool, alarms)) <= 3
+
+
+def test_a_column_that_came_later_has_no_past(rng):
+    old, new = weeks(rng, 9), [one.append_column("g", pa.array(rng.random(one.num_rows))) for one in weeks(rng, 2)]
+
+    known = variation([sketch(one) for one in (*old, *new)])
+
+    assert (known["g"].windows, known["g"].typical) == (2, {})
+    assert known["f0"].windows == 11
 
 
 def test_holm_gives_the_second_feature_what_the_first_no_longer_needs():

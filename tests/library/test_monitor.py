@@ -16,6 +16,7 @@ from lodestore.errors import LodestoreError, RequestError, SettingsError, Unknow
 from lodestore.monitor import anisotropy, compared, golden_level, lag, rebaseline, subjects, vector_state
 from lodestore.project import Project, open_project
 from lodestore.spec import FeatureView
+from lodestore.windows import view_window
 
 MakeProject = Callable[..., Path]
 WORDS = ["invoice", "refund", "contract", "ticket", "badge", "desk", "train", "flight", "coffee", "manager"]
@@ -137,7 +138,7 @@ def test_events_are_compared_with_the_baseline_and_with_the_same_days_of_the_wee
     view = project.catalog.view("user_profile")
     write_events(folder, list(range(200)), ago=timedelta(days=9))
     project.pipeline.record(view)
-    old = monitor.view_window(project, view, back=1)
+    old = view_window(project, view, ago=timedelta(days=7))
     project.baselines.pin(of_view(view), monitor._sketched(project, view, old)[0])
     write_events(folder, list(range(700, 900)), level="beginner")
     project.pipeline.record(view)
@@ -147,7 +148,81 @@ def test_events_are_compared_with_the_baseline_and_with_the_same_days_of_the_wee
     assert set(found.drifted) == {"account_age_days", "expertise_level"}
     assert found.previous is not None
     assert set(found.previous.drifted) == set(found.drifted)
-    assert "it moved in this window" in found.sentence()
+    assert "it moved since the window before" in found.sentence()
+
+
+def weekly(folder: Path, project: Project, weeks: dict[int, list[int]], *, days: float = 7) -> FeatureView:
+    """Events of `days` times so many days ago, by the ages that they tell."""
+    view = project.catalog.view("user_profile")
+    for week, ages in weeks.items():
+        write_events(folder, ages, ago=timedelta(days=days * week, hours=1))
+    project.pipeline.record(view)
+    return view
+
+
+def test_a_baseline_takes_in_the_windows_before_that_are_like_the_newest(folder):
+    project = open_project(folder)
+    rng = np.random.default_rng(5)
+    weeks = {week: rng.integers(0, 900, 50).tolist() for week in range(12)}
+    view = weekly(folder, project, weeks)
+
+    pinned = compared(project, view).pinned
+
+    assert pinned is not None
+    assert pinned.baseline.rows == 2 + 8 * 50  # two events are the folder's own
+
+
+def test_a_baseline_ends_where_the_level_was_another_one(folder):
+    project = open_project(folder)
+    rng = np.random.default_rng(5)
+    weeks = {week: (rng.integers(0, 900, 60) + 500 * (week > 2)).tolist() for week in range(8)}
+    view = weekly(folder, project, weeks)
+
+    (pinned,) = rebaseline(project, ["user_profile"], reason="the new level is right")
+    after = compared(project, view)
+
+    assert pinned.baseline.rows == 2 + 3 * 60
+    assert after.drifted == ()
+
+
+def test_windows_of_a_day_are_compared_with_the_same_day_of_the_week_before(make_project):
+    folder = make_project("[drift]\nwindow_days = 1\n")
+    project = open_project(folder)
+    rng = np.random.default_rng(5)
+    weekly(folder, project, {0: rng.integers(0, 90, 60).tolist()}, days=1)
+    view = weekly(folder, project, {1: rng.integers(500, 900, 60).tolist()}, days=1)
+    compared(project, view)
+    lone = compared(project, view)
+    weekly(folder, project, {7: rng.integers(0, 90, 60).tolist()}, days=1)
+
+    found = compared(project, view)
+
+    assert lone.against == "the window before"
+    assert lone.previous is not None
+    assert "account_age_days" in lone.previous.drifted
+    assert found.against == "the same weekdays before"
+    assert found.previous is not None
+    assert found.previous.drifted == ()
+
+
+def test_after_eight_windows_the_limits_are_those_of_the_feature(folder):
+    project = open_project(folder)
+    rng = np.random.default_rng(6)
+    level = {week: 600 * rng.random() for week in range(11)}
+    weeks = {week: (rng.integers(0, 300, 300) + level[week]).astype(int).tolist() for week in level}
+    view = weekly(folder, project, {week: ages for week, ages in weeks.items() if week in {0, 1, 2}})
+    compared(project, view)
+    before = compared(project, view)
+    weekly(folder, project, {week: ages for week, ages in weeks.items() if week > 2})
+
+    after = compared(project, view)
+
+    assert (before.windows, before.widened) == (0, ())
+    assert (after.windows, after.widened) == (10, ("account_age_days",))
+    assert before.report is not None
+    assert after.report is not None
+    assert after.report["account_age_days"].limit > 3 * before.report["account_age_days"].limit
+    assert after.to_json()["widened"] == ["account_age_days"]
 
 
 def test_an_empty_window_against_a_baseline_is_insufficient_data(folder):
@@ -155,7 +230,7 @@ def test_an_empty_window_against_a_baseline_is_insufficient_data(folder):
     view = project.catalog.view("user_profile")
     write_events(folder, list(range(100)), ago=timedelta(days=9))
     project.pipeline.record(view)
-    old = monitor.view_window(project, view, back=1)
+    old = view_window(project, view, ago=timedelta(days=7))
     project.baselines.pin(of_view(view), monitor._sketched(project, view, old)[0])
     (folder / "events" / "users.jsonl").write_text("", encoding="utf-8")
 
@@ -249,6 +324,7 @@ def test_anisotropy_is_one_for_a_collapsed_model_and_small_for_random_directions
 
 @pytest.mark.parametrize(("options", "told"), [
     ({"window_days": 0}, "more than 0 days"), ({"min_rows": 1}, "fewer than 5"), ({"alpha": 2}, "probability"),
+    ({"baseline_windows": 0}, "at least 1 window"),
 ])  # fmt: skip
 def test_options_without_sense_say_so(options, told):
     with pytest.raises(SettingsError, match=told):

@@ -134,7 +134,10 @@ def test_equal_checks_of_two_assets_are_told_apart():
 
 
 def test_an_alert_that_is_delivered_after_its_recovery_is_still_settled(project):
-    later = [Alert("a:b", "failing", "error", "r1", NOW, "bad"), Alert("a:b", "recovered", "error", "r2", LATER, "well")]
+    later = [
+        Alert("a:b", "failing", "error", "r1", NOW, "bad"),
+        Alert("a:b", "recovered", "error", "r2", LATER, "well"),
+    ]
     tried = replace(later[0], delivery="sent", attempt=1, last=LATER + timedelta(hours=1))
     project.logs.put_all("alerts", [one.row() for one in (*later, tried)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ import pyarrow.compute as pc
 from lodestore.drift.baseline import Baseline, Column, DriftKind, Family, PresenceSketch, Sketch, family, read, sketch
 from lodestore.drift.category import CategorySketch
 from lodestore.drift.embedding import EXAMINED, EmbeddingSketch
+from lodestore.drift.natural import Natural, calibrated, learned
 from lodestore.drift.numeric import NumericSketch
 from lodestore.drift.shares import NULL_LIMIT, share_signal
 from lodestore.drift.text import TextSketch
 from lodestore.drift.verdict import ALPHA, MIN_ROWS, Drift, Evidence, Report, Signal, Verdict, judge
 
-__all__ = ["category_drift", "compare", "embedding_drift", "numeric_drift", "text_drift"]
+__all__ = ["category_drift", "compare", "embedding_drift", "numeric_drift", "text_drift", "variation"]
 
 _UNTESTED = {
     DriftKind.TIMESTAMP: "times move on by nature: only nulls are compared; freshness has its own check",
@@ -38,13 +40,15 @@ def compare(
     ids: str | None = None,
     private: Collection[str] = (),
     subject: str | None = None,
+    natural: Mapping[str, Natural] | None = None,
     seed: int = 0,
 ) -> Report:
     """Every column of either side has a verdict.
 
     `kinds` says how columns are compared (a pinned baseline has its own). `ids` names the column by
     which the farthest documents are told, itself not compared. Values of `private` columns appear
-    nowhere. `subject`, when given, has to be the baseline's.
+    nowhere. `subject`, when given, has to be the baseline's. `natural` is what `variation` learned of
+    past windows: limits become what fits each feature.
     """
     if isinstance(baseline, Baseline):
         pinned = baseline
@@ -57,8 +61,24 @@ def compare(
     evidence = [window.against(name, pinned.columns[name]) for name in known] + [window.noted(name) for name in fresh]
     if subject is not None and subject != pinned.subject:
         evidence = [_of_another(one, pinned.subject, subject) for one in evidence]
+    usual = natural or {}
+    evidence = [calibrated(one, usual[one.feature]) if one.feature in usual else one for one in evidence]
     shown = [_hidden(one) if one.feature in private else one for one in evidence]
     return Report(pinned.rows, current.num_rows, judge(shown, alpha=alpha), alpha)
+
+
+def variation(windows: Sequence[Baseline], *, min_rows: int = MIN_ROWS) -> dict[str, Natural]:
+    """What past windows, oldest first, differ by themselves: a `Natural` for each column of the newest."""
+    return {name: _varied(name, windows, min_rows) for name in (windows[-1].columns if windows else ())}
+
+
+def _varied(name: str, windows: Sequence[Baseline], min_rows: int) -> Natural:
+    held = [one.columns[name] for one in windows if name in one.columns]
+    kind = held[-1].kind
+    alike = [one.sketch for one in held if one.kind is kind and one.sketch.values >= min_rows]
+    pairs = [_signals(before, after, min_rows, 0, None) for before, after in pairwise(alike)]
+    rows = float(np.mean([one.values for one in alike])) if alike else 1.0
+    return learned(pairs, windows=len(alike), rows=rows)
 
 
 def numeric_drift(

@@ -22,7 +22,7 @@ _INFINITE_LIMIT = 0.001
 _BINS = 10
 _LEAST_P = 1e-300
 # What each test adds to the evidence: location finds a shift, spread a widening, the rest any other shape.
-_WEIGHTS = {"location": 0.5, "spread": 0.2, "ks": 0.2, "bins": 0.1}
+_WEIGHTS = {"location": 0.65, "spread": 0.15, "ks": 0.12, "bins": 0.08}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
