@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -54,8 +55,11 @@ def dev(session: Session, port: int, host: str) -> None:
     click.get_current_context().exit(code)
 
 
-def together(commands: list[list[str]], *, cwd: Path, env: dict[str, str]) -> int:
-    """Run the commands side by side until one ends or a signal comes; none outlives the others."""
+def together(commands: list[list[str]], *, cwd: Path, env: dict[str, str], grace: float = _GRACE_SECONDS) -> int:
+    """Run the commands side by side until one ends or a signal comes; neither they nor what they started outlives it.
+
+    Each has `grace` seconds to end by itself.
+    """
     # Sessions of their own: a background `dagster dev` would ignore SIGTERM otherwise.
     running = [subprocess.Popen(one, cwd=cwd, env=env, start_new_session=True) for one in commands]  # noqa: S603 - ours
 
@@ -68,14 +72,20 @@ def together(commands: list[list[str]], *, cwd: Path, env: dict[str, str]) -> in
     pid, status = os.wait()
     for one in running:
         if one.pid != pid:
-            _ended(one)
+            _ended(one, grace=grace)
+    for one in running:
+        _swept(one.pid)
+        one.wait()
     return max(0, os.waitstatus_to_exitcode(status))
 
 
-def _ended(process: subprocess.Popen[bytes]) -> None:
+def _ended(process: subprocess.Popen[bytes], *, grace: float) -> None:
     process.terminate()
-    try:
-        process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace)
+
+
+def _swept(group: int) -> None:
+    """Nothing of a command's session is left: `dagster dev` that ends in a hurry leaves its webserver and daemon."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
