@@ -26,6 +26,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	@$(BIN)/python -m pytest -q -m "not slow"
 
+# DAEMON_ALERTS=1 make test-all also waits for scheduled runs of a real daemon, some minutes.
 # FLIPS=100 make test-all shortens the longest test, 1,000 flips of the release under traffic.
 test-all: .venv/.installed
 	@$(BIN)/python -m pytest -q

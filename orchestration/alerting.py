@@ -7,14 +7,14 @@ from typing import Any
 
 import dagster as dg
 
-from lodestore.alerts import Alert, Desk, Evaluation
+from lodestore.alerts import Alert, AlertOptions, Desk, Evaluation
 from lodestore.heartbeats import beat
 from lodestore.playbook import guide
 from lodestore.project import Project
 
 __all__ = ["alert_sensors", "crashed_checks"]
 
-_EVERY_SECONDS = 30
+_EVERY_SECONDS = AlertOptions().every_seconds
 _RUNS_AT_ONCE = 50
 # Owners of what is no view; as assets/ declares them.
 _OWNERS = {
@@ -27,20 +27,25 @@ _OWNERS = {
 }
 
 
-def alert_sensors() -> list[dg.SensorDefinition]:
-    """The one sensor; it runs as soon as the daemon does."""
-    return [check_alerts]
+def alert_sensors(every: int = _EVERY_SECONDS) -> list[dg.SensorDefinition]:
+    """The one sensor; it runs as soon as the daemon does, `every` so many seconds."""
+
+    @dg.sensor(
+        name="check_alerts",
+        minimum_interval_seconds=every,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Tells each check that begins to fail, and each recovery, once; a run's findings in one message, to the "
+            "addresses of [alerts]. What cannot be delivered is kept and tried again."
+        ),
+    )
+    def sensor(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.SensorResult:
+        return _look(context, project)
+
+    return [sensor]
 
 
-@dg.sensor(
-    minimum_interval_seconds=_EVERY_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Tells each check that begins to fail, and each recovery, once; a run's findings in one message, to the "
-        "addresses of [alerts]. What cannot be delivered is kept and tried again."
-    ),
-)
-def check_alerts(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.SensorResult:
+def _look(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult:
     """Note what is new, send what is due, move the cursor last."""
     beat(project.logs, project.clock)
     cursor = json.loads(context.cursor or "{}")
@@ -55,6 +60,9 @@ def check_alerts(context: dg.SensorEvaluationContext, project: dg.ResourceParam[
     events = [_noted(one) for one in tried if one.delivery == "logged"]
     reason = "; ".join(one.problem for one in done if one.problem) or f"{len(made)} new findings"
     return dg.SensorResult(skip_reason=reason, cursor=moved, asset_events=events)
+
+
+(check_alerts,) = alert_sensors()
 
 
 def _owners(project: Project) -> dict[str, str]:

@@ -60,8 +60,8 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
             *maintaining(),
             *draining()[0],
         ],
-        schedules=schedules(),
-        sensors=[*sensors(), *alert_sensors(), *draining()[1]],
+        schedules=schedules(settings.schedule),
+        sensors=[*sensors(), *alert_sensors(settings.alerts.every_seconds), *draining()[1]],
         resources={"project": ProjectResource(path=path)},
     )
 

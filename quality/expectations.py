@@ -25,9 +25,12 @@ from quality.bridge import Measured, evaluated
 __all__ = ["Expectation", "Outcome", "Suite", "expect", "imported", "suite_checks", "validated"]
 
 _MOST_IDS = 10
+_RAISED = "it raised an exception"
 _ID = "lodestore_id"
 # What a validation may say of a column without quoting a value.
 _COUNTS = ("element_count", "unexpected_count", "unexpected_percent", "missing_count", "missing_percent")
+# Arguments that name columns and hold no value of theirs.
+_NAMING = ("column", "column_A", "column_B", "column_list", "column_set")
 _CRITICAL, _INFO = "critical", "info"
 
 
@@ -48,6 +51,11 @@ class Expectation:
     def blocking(self) -> bool:
         """Whether what comes after waits for it."""
         return self.severity == _CRITICAL
+
+    def about(self, columns: Iterable[str]) -> bool:
+        """Whether one of the columns is named anywhere in the arguments: as a column, in a list, in a condition."""
+        told = json.dumps(jsonable(dict(self.kwargs)), default=str)
+        return any(re.search(rf"\b{re.escape(one)}\b", told) for one in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ class Outcome:
         else:
             told = "nothing observed" if self.observed is None else f"observed {self.observed}"
         shown = f": {', '.join(self.ids)}" if self.ids and not self.passed else ""
-        return f"{self.expectation.says or self.expectation.type}: {told}{shown}"
+        return f"{(self.expectation.says or self.expectation.type).rstrip('.')}: {told}{shown}"
 
 
 def expect(type: str, *, severity: str = _CRITICAL, says: str = "", name: str = "", **kwargs: Any) -> Expectation:  # noqa: A002, ANN401 - the word, and the values, of Great Expectations
@@ -140,7 +148,7 @@ def suite_checks(suite: Suite, asset: dg.AssetKey) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(
         name=f"{suite.name}_expectations",
-        specs=[_spec(one, asset) for one in suite.expectations],
+        specs=[_spec(one, asset, suite.private) for one in suite.expectations],
         can_subset=True,
     )
     def expectations(
@@ -150,13 +158,13 @@ def suite_checks(suite: Suite, asset: dg.AssetKey) -> dg.AssetChecksDefinition:
         chosen = [one for one in suite.expectations if one.name in wanted]
         docs = project.settings.local / "_data_docs" / f"{suite.name}.html" if config.data_docs else None
         outcomes = _outcomes(suite, chosen, project, docs)
-        yield from evaluated(context, project, [_measured(one, asset) for one in outcomes])
+        yield from evaluated(context, project, [_measured(one, asset, suite.private) for one in outcomes])
 
     return expectations
 
 
-def _spec(one: Expectation, asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    says = one.says or f"`{one.type}` with {_shown(one.kwargs)}."
+def _spec(one: Expectation, asset: dg.AssetKey, private: frozenset[str]) -> dg.AssetCheckSpec:
+    says = one.says or f"`{one.type}` with {_shown(one, private)}."
     settle = guide(one.name).settle
     text = f"{says} Usual cause: {guide(one.name).cause}. Settle it with: `{settle}`."
     return dg.AssetCheckSpec(
@@ -164,8 +172,12 @@ def _spec(one: Expectation, asset: dg.AssetKey) -> dg.AssetCheckSpec:
     )
 
 
-def _shown(kwargs: Mapping[str, Any]) -> str:
-    return json.dumps(jsonable(dict(kwargs)), sort_keys=True, default=str)
+def _shown(one: Expectation, private: frozenset[str]) -> str:
+    """The arguments; where a private column is among them, its name and numbers alone: a set may list what rows hold."""
+    kwargs = dict(one.kwargs)
+    if one.about(private):
+        kwargs = {key: value for key, value in kwargs.items() if key in _NAMING or isinstance(value, (int, float))}
+    return json.dumps(jsonable(kwargs), sort_keys=True, default=str)
 
 
 def _outcomes(suite: Suite, chosen: Sequence[Expectation], project: Project, docs: Path | None) -> list[Outcome]:
@@ -177,8 +189,8 @@ def _outcomes(suite: Suite, chosen: Sequence[Expectation], project: Project, doc
     return validated(chosen, table, ids=suite.ids, private=suite.private, docs=docs)
 
 
-def _measured(one: Outcome, asset: dg.AssetKey) -> Measured:
-    facts: dict[str, object] = {"expectation": one.expectation.type, "kwargs": _shown(one.expectation.kwargs)}
+def _measured(one: Outcome, asset: dg.AssetKey, private: frozenset[str]) -> Measured:
+    facts: dict[str, object] = {"expectation": one.expectation.type, "kwargs": _shown(one.expectation, private)}
     facts |= {name: float(value) for name, value in one.counts.items()}
     facts |= {} if one.observed is None else {"observed": one.observed}
     facts |= {"failing_ids": ", ".join(one.ids)} if one.ids else {}
@@ -227,7 +239,7 @@ def validated(
     docs: Path | None = None,
 ) -> list[Outcome]:
     """Every expectation with its outcome, in their order; with `docs` a page about all of them is there, too."""
-    chosen = list(expectations)
+    chosen, hidden = list(expectations), frozenset(private)
     if not chosen:
         return []
     gx = _great_expectations()
@@ -237,20 +249,23 @@ def validated(
         frame = table.to_pandas()
         asset = context.data_sources.add_pandas("lodestore").add_dataframe_asset("rows")
         batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-        suite, broken = _suite(gx, chosen)
+        suite, broken = _suite(gx, chosen, hidden)
         shown = {"result_format": "SUMMARY", "partial_unexpected_count": _MOST_IDS}
         if ids in table.column_names:
             shown |= {"unexpected_index_column_names": [ids], "return_unexpected_index_query": False}
         results = batch.validate(suite, result_format=shown) if suite.expectations else None
     found = {one.expectation_config.meta[_ID]: one for one in (results.results if results else ())}
-    hidden = frozenset(private)
     outcomes = [broken.get(one.name) or _outcome(one, found[one.name], ids, hidden) for one in chosen]
     if docs is not None and results is not None:
         _write_docs(results, docs)
     return outcomes
 
 
-def _suite(gx: Any, chosen: Sequence[Expectation]) -> tuple[Any, dict[str, Outcome]]:  # noqa: ANN401
+def _suite(  # the suite is one of Great Expectations, which ships no types
+    gx: Any,  # noqa: ANN401
+    chosen: Sequence[Expectation],
+    private: frozenset[str],
+) -> tuple[Any, dict[str, Outcome]]:
     """The suite as Great Expectations has it, and an error for each expectation that it does not know."""
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
@@ -263,15 +278,16 @@ def _suite(gx: Any, chosen: Sequence[Expectation]) -> tuple[Any, dict[str, Outco
             )
             suite.add_expectation(made.to_domain_obj())
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one expectation is that one's outcome
-            broken[one.name] = Outcome(one, passed=False, error=_first_line(f"{type(error).__name__}: {error}"))
+            told = _RAISED if one.about(private) else _first_line(f"{type(error).__name__}: {error}")
+            broken[one.name] = Outcome(one, passed=False, error=told)
     return suite, broken
 
 
 def _outcome(one: Expectation, result: Any, ids: str | None, private: frozenset[str]) -> Outcome:  # noqa: ANN401
-    quiet = {one.kwargs.get(key) for key in ("column", "column_A", "column_B")} & private
+    quiet = one.about(private)
     problem = _problem(result.exception_info)
     if problem:  # the text of an error may quote a value
-        return Outcome(one, passed=False, error="it raised an exception" if quiet else problem)
+        return Outcome(one, passed=False, error=_RAISED if quiet else problem)
     body = result.result or {}
     counts = {name: float(body[name]) for name in _COUNTS if body.get(name) is not None}
     observed = body.get("observed_value")
@@ -285,7 +301,7 @@ def _problem(info: Any) -> str:  # noqa: ANN401 - a mapping, or a mapping of suc
     if not info:
         return ""
     many = [info] if "raised_exception" in info else list(info.values())
-    told = [one.get("exception_message") or "it raised an exception" for one in many if one.get("raised_exception")]
+    told = [one.get("exception_message") or _RAISED for one in many if one.get("raised_exception")]
     return _first_line(str(told[0])) if told else ""
 
 

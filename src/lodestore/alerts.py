@@ -59,16 +59,23 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class AlertOptions:
-    """`[alerts]`: apprise URLs, where findings go that no route takes; the quiet after a flap; the address of the UI."""
+    """`[alerts]`: apprise URLs, where findings go that no route takes; the quiet after a flap; the address of the UI.
+
+    The sensor looks every `every_seconds`.
+    """
 
     urls: tuple[str, ...] = field(default=(), repr=False)
     routes: tuple[Route, ...] = ()
     cooldown_minutes: float = 60.0
     link: str = "http://127.0.0.1:3000"
+    every_seconds: int = 30
 
     def __post_init__(self) -> None:
         if self.cooldown_minutes < 0:
             message = f"cooldown_minutes is {self.cooldown_minutes}; give 0 for none, or more"
+            raise SettingsError(message)
+        if self.every_seconds < 1:
+            message = f"every_seconds is {self.every_seconds}; give 1 or more"
             raise SettingsError(message)
 
 

@@ -388,15 +388,16 @@ def vector_state(project: Project, version: EmbeddingVersion) -> VectorState:
     pinned = project.baselines.current(of_version(version))
     expected = None
     if pinned is not None and "vector" in pinned.baseline.columns:
-        expected = anisotropy(getattr(pinned.baseline.columns["vector"].sketch, "sample", np.zeros((0, 1))))
+        expected = vectors.anisotropy(getattr(pinned.baseline.columns["vector"].sketch, "sample", np.zeros((0, 1))))
+    measured = vectors.health(array)
     stability, anchors = _stability(project, version, window, pinned.neighbours if pinned else {})
     wrong = 0 if held == version.dimension else window.num_rows
     return VectorState(
         version.key,
-        vectors.health(array),
+        measured,
         wrong,
         pc.count_distinct(window["content_hash"]).as_py(),
-        anisotropy(array),
+        measured.anisotropy,
         expected,
         stability,
         anchors,
@@ -412,22 +413,6 @@ def _array(column: pa.ChunkedArray, dimension: int) -> np.ndarray:
         flat = [chunk.drop_null().flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         out[valid] = np.concatenate(flat).reshape(-1, size)
     return out
-
-
-def anisotropy(array: np.ndarray) -> float | None:
-    """The mean cosine of two different rows: near 0 for directions spread evenly, near 1 for a collapsed model.
-
-    >>> anisotropy(np.array([[1.0, 0.0], [2.0, 0.0]]))
-    1.0
-    """
-    wide = np.asarray(array, dtype=np.float64)
-    lengths = vectors.norms(wide)
-    sound = wide[np.isfinite(lengths) & (lengths > 0)]
-    rows = len(sound)
-    if rows < 2:  # noqa: PLR2004 - one row has no other
-        return None
-    total = (sound / vectors.norms(sound)[:, None]).sum(axis=0)
-    return float((total @ total - rows) / (rows * (rows - 1)))
 
 
 def _stability(

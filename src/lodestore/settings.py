@@ -24,6 +24,7 @@ from lodestore.events import EventSource
 from lodestore.gate import GateOptions
 from lodestore.models import EmbeddingModel
 from lodestore.retrieval import SearchOptions
+from lodestore.schedule import ScheduleOptions
 from lodestore.spec import checked_name
 
 __all__ = ["DEFAULT_PORT", "Settings", "load"]
@@ -182,6 +183,7 @@ class Settings:
     online: OnlineOptions = field(default_factory=OnlineOptions)
     alerts: AlertOptions = field(default_factory=AlertOptions)
     drift: DriftOptions = field(default_factory=DriftOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     serve: ServeOptions = field(default_factory=ServeOptions)
     root: Path = field(default_factory=Path.cwd, metadata={"hidden": True})
     home: Path = field(default_factory=Path.cwd, metadata={"hidden": True})

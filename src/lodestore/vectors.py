@@ -8,14 +8,17 @@ import numpy as np
 
 from lodestore.errors import BadVectorError, DimensionError
 
-__all__ = ["Health", "checked", "health", "mean_direction", "normalised", "norms"]
+__all__ = ["Health", "anisotropy", "checked", "health", "mean_direction", "neighbours_kept", "normalised", "norms"]
 
-_UNIT_TOLERANCE = 1e-3
+_BLOCK = 1024  # rows whose cosines are held at once
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is wrong with an array of vectors, as counts of rows, and the spread of its norms."""
+    """What is wrong with an array of vectors, as counts of rows, the spread of its norms, and its `anisotropy`.
+
+    `norm_p01` and `norm_p99` are percentiles; `anisotropy` is None where fewer than two rows are sound.
+    """
 
     rows: int
     dimension: int
@@ -27,6 +30,9 @@ class Health:
     norm_min: float
     norm_max: float
     duplicates: int
+    norm_p01: float = 0.0
+    norm_p99: float = 0.0
+    anisotropy: float | None = None
 
     @property
     def bad(self) -> int:
@@ -63,7 +69,56 @@ def health(vectors: np.ndarray) -> Health:
         norm_min=float(some.min()),
         norm_max=float(some.max()),
         duplicates=len(sound) - unique,
+        norm_p01=float(np.quantile(some, 0.01)),
+        norm_p99=float(np.quantile(some, 0.99)),
+        anisotropy=anisotropy(sound),
     )
+
+
+def anisotropy(vectors: np.ndarray) -> float | None:
+    """The mean cosine of two different rows: near 0 for directions spread evenly, near 1 for a collapsed model.
+
+    >>> anisotropy(np.array([[1.0, 0.0], [2.0, 0.0]]))
+    1.0
+    """
+    wide = np.asarray(vectors, dtype=np.float64)
+    lengths = norms(wide)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    sound, rows = wide[usable], int(usable.sum())
+    if rows < 2:  # noqa: PLR2004 - one row has no other
+        return None
+    total = (sound / lengths[usable][:, None]).sum(axis=0)
+    return float((total @ total - rows) / (rows * (rows - 1)))
+
+
+def neighbours_kept(before: np.ndarray, after: np.ndarray, *, k: int = 10) -> float | None:
+    """The mean share of each row's `k` nearest rows, by cosine, that are so on both sides; None without two rows.
+
+    Row i of both sides is one text: 1 means that searches find the same, whatever the numbers are.
+
+    >>> rows = np.random.default_rng(0).standard_normal((50, 8))
+    >>> neighbours_kept(rows, -3 * rows)
+    1.0
+    """
+    if len(before) != len(after):
+        message = f"{len(before)} rows before and {len(after)} after; neighbours are compared of the same rows"
+        raise BadVectorError(message)
+    if len(before) < 2:  # noqa: PLR2004 - one row has no other
+        return None
+    near = min(k, len(before) - 1)
+    sides = [normalised(np.asarray(side, dtype=np.float32)) for side in (before, after)]
+    kept = 0
+    for start in range(0, len(before), _BLOCK):
+        one, other = (_nearest(side, start, near) for side in sides)
+        kept += sum(len(np.intersect1d(a, b)) for a, b in zip(one, other, strict=True))
+    return kept / (near * len(before))
+
+
+def _nearest(rows: np.ndarray, start: int, near: int) -> np.ndarray:
+    """The places of the nearest other rows of a block of rows."""
+    cosines = rows[start : start + _BLOCK] @ rows.T
+    cosines[np.arange(len(cosines)), start + np.arange(len(cosines))] = -np.inf
+    return np.argpartition(-cosines, near - 1, axis=1)[:, :near]
 
 
 def norms(vectors: np.ndarray) -> np.ndarray:

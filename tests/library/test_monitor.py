@@ -13,7 +13,7 @@ import pytest
 from lodestore import monitor
 from lodestore.baselines import DriftOptions, of_golden, of_version, of_view
 from lodestore.errors import LodestoreError, RequestError, SettingsError, UnknownNameError
-from lodestore.monitor import anisotropy, compared, golden_level, lag, rebaseline, subjects, vector_state
+from lodestore.monitor import compared, golden_level, lag, rebaseline, subjects, vector_state
 from lodestore.project import Project, open_project
 from lodestore.spec import FeatureView
 from lodestore.windows import view_window
@@ -312,14 +312,6 @@ def test_rows_that_were_never_published_are_behind_and_published_ones_are_not(fo
     after = lag(project, view)
 
     assert (before.entities, before.share, after.share) == (2, 1.0, 0.0)
-
-
-def test_anisotropy_is_one_for_a_collapsed_model_and_small_for_random_directions():
-    rng = np.random.default_rng(0)
-
-    assert anisotropy(np.ones((10, 4))) == pytest.approx(1.0)
-    assert abs(anisotropy(rng.standard_normal((500, 64)))) < 0.01
-    assert anisotropy(np.array([[np.nan, 1.0], [0.0, 0.0]])) is None
 
 
 @pytest.mark.parametrize(("options", "told"), [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lodestore.errors import BadVectorError, DimensionError
-from lodestore.vectors import checked, health, mean_direction, normalised, norms
+from lodestore.vectors import anisotropy, checked, health, mean_direction, neighbours_kept, normalised, norms
 
 SOUND = hnp.arrays(np.float32, st.tuples(st.integers(1, 8), st.integers(1, 6)), elements=st.floats(-100, 100, width=32))
 
@@ -45,6 +45,39 @@ def test_health_of_nothing_sound_has_no_spread():
     found = health(np.full((2, 3), np.nan))
 
     assert (found.norm_mean, found.norm_std, found.duplicates) == (0.0, 0.0, 0)
+
+
+def test_anisotropy_is_one_for_a_collapsed_model_and_small_for_random_directions():
+    rng = np.random.default_rng(0)
+
+    assert anisotropy(np.ones((10, 4))) == pytest.approx(1.0)
+    assert abs(anisotropy(rng.standard_normal((500, 64)))) < 0.01
+    assert anisotropy(np.array([[np.nan, 1.0], [0.0, 0.0]])) is None
+
+
+def test_health_tells_how_lengths_are_spread_and_how_alike_directions_are():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1_000, 8)) + 2
+
+    found = health(np.vstack([rows, np.full((1, 8), np.nan)]))
+
+    lengths = np.linalg.norm(rows, axis=1)
+    assert (found.norm_p01, found.norm_p99) == pytest.approx(tuple(np.quantile(lengths, [0.01, 0.99])))
+    assert found.anisotropy == pytest.approx(anisotropy(rows))
+    assert health(np.ones((1, 3))).anisotropy is None
+
+
+def test_neighbours_are_kept_by_a_turn_and_lost_to_chance():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1_200, 16))
+    turn = np.linalg.qr(rng.standard_normal((16, 16)))[0]
+
+    assert neighbours_kept(rows, 5 * rows @ turn) > 0.99
+    assert neighbours_kept(rows, rng.standard_normal((1_200, 16))) < 0.05
+    assert neighbours_kept(rows[:3], rows[:3], k=10) == 1
+    assert neighbours_kept(rows[:1], rows[:1]) is None
+    with pytest.raises(BadVectorError, match="3 rows before and 2 after"):
+        neighbours_kept(rows[:3], rows[:2])
 
 
 def test_the_mean_direction_has_length_one_and_minds_weights():

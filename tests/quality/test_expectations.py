@@ -67,6 +67,71 @@ def test_of_a_private_column_no_value_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "kwargs"),
+    [
+        ("expect_multicolumn_sum_to_equal", {"column_list": ["email", "age"], "sum_total": 3}),
+        ("expect_column_values_to_be_between", {"column": "email", "min_value": 30}),
+        (
+            "expect_column_values_to_be_between",
+            {"column": "age", "row_condition": "email > leaked", "condition_parser": "pandas"},
+        ),
+    ],
+)
+def test_an_error_about_a_private_column_quotes_nothing(kind, kwargs) -> None:
+    found = outcome(kind, **kwargs)
+
+    assert found.error == "it raised an exception"
+
+
+def test_the_arguments_of_a_private_column_show_no_value(make_project: MakeProject, instance) -> None:
+    known = expect(
+        "expect_column_values_to_be_in_set", column="email", value_set=["leaked"], mostly=0.9, severity="warning"
+    )
+    suite = Suite("people", (known,), lambda _: PEOPLE, "id", private=frozenset({"email"}))
+    checks = suite_checks(suite, KEY)
+    defs = dg.Definitions(
+        assets=[dg.AssetSpec(KEY)], asset_checks=[checks], resources={"project": open_project(make_project())}
+    )
+
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance)
+
+    (found,) = result.get_asset_check_evaluations()
+    (spec,) = checks.check_specs
+    assert json.loads(found.metadata["kwargs"].value) == {"column": "email", "mostly": 0.9}
+    assert "leaked" not in repr(found)
+    assert "leaked" not in (spec.description or "")
+
+
+EVERY_KIND = (
+    ("expect_column_values_to_be_unique", {"column": "age"}),
+    ("expect_column_values_to_match_strftime_format", {"column": "email", "strftime_format": "%Y"}),
+    ("expect_column_value_z_scores_to_be_less_than", {"column": "age", "threshold": 1, "double_sided": True}),
+    ("expect_column_distinct_values_to_equal_set", {"column": "email", "value_set": ["x"]}),
+    ("expect_column_quantile_values_to_be_between",
+     {"column": "age", "quantile_ranges": {"quantiles": [0.5], "value_ranges": [[0, 1]]}}),
+    ("expect_column_kl_divergence_to_be_less_than",
+     {"column": "email", "partition_object": {"values": ["a", "b"], "weights": [0.5, 0.5]}, "threshold": 0.1}),
+    ("expect_column_pair_values_to_be_equal", {"column_A": "age", "column_B": "id"}),
+    ("expect_compound_columns_to_be_unique", {"column_list": ["age", "id"]}),
+    ("expect_select_column_values_to_be_unique_within_record", {"column_list": ["email", "id"]}),
+    ("expect_table_columns_to_match_ordered_list", {"column_list": ["a"]}),
+    ("expect_table_column_count_to_equal", {"value": 3}),
+    ("unexpected_rows_expectation", {"unexpected_rows_query": "select * from {batch}"}),
+    ("expect_table_row_count_to_equal_other_table", {"other_table_name": "x"}),
+)  # fmt: skip
+
+
+def test_every_kind_of_expectation_has_an_outcome_and_what_needs_sql_is_an_error() -> None:
+    asked = [expect(kind, name=f"n{at}", **kwargs) for at, (kind, kwargs) in enumerate(EVERY_KIND)]
+
+    found = validated(asked, PEOPLE, ids="id", private=["email"])
+
+    assert [one.expectation for one in found] == asked
+    assert [one.expectation.type for one in found if one.error] == [kind for kind, _ in EVERY_KIND[-2:]]
+    assert "leaked" not in repr([one.sentence() for one in found])
+
+
+@pytest.mark.parametrize(
     ("kind", "kwargs", "told"),
     [
         ("expect_column_values_to_be_between", {"column": "nope", "min_value": 1}, "does not exist"),
