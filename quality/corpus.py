@@ -26,6 +26,7 @@ def _document_checks(house: House) -> dg.AssetChecksDefinition:
             spec("has_rows", key, blocking=True),
             spec("ids_unique", key, blocking=True),
             spec("rejects", key),
+            spec("sources_whole", key),
         ],
         can_subset=True,
     )
@@ -50,6 +51,9 @@ def _documents(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
         "rejects", key, rejected == 0, rejected, 0, f"{rejected:,} files were turned away",
         "lodestore doctor names each file and its fault", warning=True,
     )  # fmt: skip
+    kept = project.corpus.problems()
+    said = "; ".join(one["detail"] for one in kept) or "every source was read to its end"
+    yield Measured("sources_whole", key, not kept, len(kept), 0, said, "lodestore doctor", warning=True)
 
 
 def _chunk_checks(house: House) -> dg.AssetChecksDefinition:

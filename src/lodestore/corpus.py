@@ -29,6 +29,8 @@ _CHARACTERS_PER_WORD = 6
 _RESOLVED = "resolved"
 # The reason that rows of event files are rejected for; they share the log.
 _OF_EVENTS = "invalid_row"
+# Nothing was turned away, but documents that could not be found were kept; stands in the same log, once a source.
+_KEPT = "nothing_retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Corpus:
 
         Nothing is retired when the source was not read completely, when something was turned away
         that has no id (a missing document may be that very row), or when more than `max_retire` of
-        it would go: an empty mount must not empty the index. `problem` says so.
+        it would go: an empty mount must not empty the index. `problem` says so, and `problems` until it is mended.
         """
         known = self._known(source.name)
         change = _change(source, reading, known)
@@ -86,6 +88,7 @@ class Corpus:
             self._store.upsert("documents", _document_rows(step, self._clock()), key="document_id")
         self.retire(change.gone)
         self._note_rejects(source.name, reading)
+        self._note_problem(source, change.problem)
         unchanged = len(reading.documents) - len(change.new) - len(change.changed)
         counts = (len(reading.documents), len(change.new), len(change.changed), unchanged, len(change.gone))
         return DocumentSync(source.name, *counts, len(reading.rejects), problem=change.problem)
@@ -105,7 +108,7 @@ class Corpus:
             gone.setdefault(row["source"], []).append(row["document_id"])
         for ids in gone.values():
             self.retire(ids)
-        left = [row for row in self._turned_away() if row["source"] not in declared]
+        left = [row for row in (*self._turned_away(), *self.problems()) if row["source"] not in declared]
         self._logs.put_all("rejects", [_resolved(row) for row in left])
         return [DocumentSync(source, 0, 0, 0, 0, len(ids), 0) for source, ids in sorted(gone.items())]
 
@@ -130,8 +133,24 @@ class Corpus:
             rows += [_resolved(row) for key, row in known.items() if key not in now]
         self._logs.put_all("rejects", rows)
 
+    def _note_problem(self, source: DocumentSource, problem: str | None) -> None:
+        """Why nothing of the source was retired is logged when it first shows, and once more when it is mended."""
+        known = {row["source"]: row for row in self.problems()}.get(source.name)
+        if problem is not None and (known is None or known["detail"] != problem):
+            row = reject(source.name, source.uri, _KEPT, problem)
+            self._logs.put_all("rejects", [{**row, "id": digest([source.name, _KEPT])[:24]}])
+        elif problem is None and known is not None:
+            self._logs.put_all("rejects", [_resolved(known)])
+
     def rejects(self) -> list[dict[str, Any]]:
         """What is turned away today: the last word on each reject that is not `resolved`."""
+        return [row for row in self._unresolved() if row["reason"] != _KEPT]
+
+    def problems(self) -> list[dict[str, Any]]:
+        """The sources whose missing documents were kept at the last reading; `detail` says why."""
+        return [row for row in self._unresolved() if row["reason"] == _KEPT]
+
+    def _unresolved(self) -> list[dict[str, Any]]:
         latest = {row["id"]: row for row in self._logs.rows("rejects")}
         return [row for row in latest.values() if row["reason"] != _RESOLVED]
 

@@ -89,6 +89,12 @@ def _rejects(project: Project) -> Iterator[Finding]:
         yield Finding("rejects", f"{len(rejects)} turned away: {shown}{more}", "warning", mend)
 
 
+def _sources(project: Project) -> Iterator[Finding]:
+    for one in project.corpus.problems():
+        mend = "mend the source, or do what the message says, then: lodestore run ingest"
+        yield Finding("nothing_retired", one["detail"], "warning", mend)
+
+
 def _models(project: Project) -> Iterator[Finding]:
     for label in sorted(set(project.versions.declared_labels.values())):
         try:
@@ -217,6 +223,7 @@ _PROBES = (
     _catalog,
     _documents,
     _rejects,
+    _sources,
     _models,
     _release,
     _views,

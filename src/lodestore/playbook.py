@@ -61,6 +61,12 @@ GUIDE: Mapping[str, Guide] = MappingProxyType({
         "what those files say is missing from answers",
         "lodestore doctor",
     ),
+    "sources_whole": Guide(
+        "Documents that left their source have left the store.",
+        "a mount that was half empty, a listing that failed, or more documents gone than max_retire allows",
+        "answers may quote documents that are no longer there",
+        "lodestore doctor",
+    ),
     "chunk_ids_unique": Guide(
         "No chunk is stored twice.",
         "two writers that went around the lock",

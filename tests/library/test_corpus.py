@@ -211,6 +211,30 @@ def test_more_than_max_retire_retires_nothing_and_says_so(corpus, store):
     assert "documents.docs.max_retire" in done.problem
 
 
+def test_a_source_whose_documents_were_kept_is_told_until_it_is_mended(corpus, store):
+    guarded = replace(SOURCE, max_retire=0.2)
+    corpus.sync(guarded, reading(*[document(str(n)) for n in range(10)]))
+    corpus.sync(guarded, reading(*[document(str(n)) for n in range(7)]))
+
+    (told,) = corpus.problems()
+    corpus.sync(guarded, reading(*[document(str(n)) for n in range(7)]))
+    again, figures = store.count("rejects"), corpus.figures()
+    corpus.sync(guarded, reading(*[document(str(n)) for n in range(9)]))
+
+    assert "3 of 10" in told["detail"]
+    assert (again, figures["rejected"], corpus.rejects()) == (1, 0, [])
+    assert (corpus.problems(), store.count("documents")) == ([], 9)
+
+
+def test_the_problem_of_an_undeclared_source_is_resolved(corpus):
+    corpus.sync(SOURCE, reading(document("a")))
+    corpus.sync(SOURCE, reading(complete=False))
+
+    corpus.forget_sources(["another"])
+
+    assert corpus.problems() == []
+
+
 def test_up_to_max_retire_is_retired(corpus, store):
     guarded = replace(SOURCE, max_retire=0.2)
     corpus.sync(guarded, reading(*[document(str(n)) for n in range(10)]))

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lodestore.doctor import examine
 from lodestore.project import open_project
 from orchestration.definitions import build
 
@@ -140,6 +141,23 @@ def test_a_rejected_file_fails_a_warning_and_stops_nothing(
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
     assert open_project(folder).releases.live().generation == 1
+
+
+def test_a_run_that_keeps_what_it_cannot_find_says_so(make_project: MakeProject, instance: dg.DagsterInstance) -> None:
+    folder = make_project()
+    run(folder, "ingest", instance)
+    for name in ("billing.md", "travel.md"):
+        (folder / "docs" / name).unlink()
+
+    result = run(folder, "ingest", instance)
+
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "sources_whole"]
+    findings = {one.code: one for one in examine(open_project(folder))}
+    assert result.success
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "2 of 4 documents of source 'handbook' are gone" in (check.description or "")
+    assert "documents.handbook.max_retire" in findings["nothing_retired"].what
+    assert open_project(folder).corpus.figures()["live"] == 4
 
 
 def test_an_empty_corpus_blocks_what_comes_after_it(make_project: MakeProject, instance: dg.DagsterInstance) -> None:
