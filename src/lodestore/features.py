@@ -52,6 +52,7 @@ _log = logging.getLogger("lodestore.features")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LOOKED_UP_FOR = 1_000_000
+_REFERENCES = frozenset({str, FeatureRef})
 # The most rows that are held in memory at once.
 _ROWS_PER_STEP = 50_000
 # Why a row is in the log of rejects, which documents share, and that it no longer is.
@@ -669,7 +670,7 @@ def _vectors(views: Mapping[FeatureRef, FeatureView], live: Mapping[str, str]) -
 
 
 def _hashable(refs: Sequence[str | FeatureRef]) -> tuple[str | FeatureRef, ...]:
-    if isinstance(refs, str) or not all(isinstance(one, str | FeatureRef) for one in refs):
+    if isinstance(refs, str) or not {*map(type, refs)} <= _REFERENCES:
         message = f"features {refs!r}: give a list of references, such as ['user_profile:expertise_level']"
         raise RequestError(message)
     return tuple(refs)
@@ -685,6 +686,8 @@ def _listed(what: str, values: object) -> list[Any]:
 
 
 def _row_count(entities: Mapping[str, Sequence[Any]], inputs: Mapping[str, Sequence[Any]]) -> int:
+    if len(entities) == 1 and not inputs:  # the usual case
+        return len(next(iter(entities.values())))
     lengths = {f"entities.{name}": len(values) for name, values in entities.items()}
     lengths |= {f"inputs.{name}": len(values) for name, values in inputs.items()}
     if not lengths or len(set(lengths.values())) != 1:
@@ -740,7 +743,8 @@ def _oldest(times: Sequence[datetime | None]) -> datetime | None:
 
 
 def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _sum(one: Recorded, other: Recorded) -> Recorded:

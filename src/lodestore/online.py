@@ -62,6 +62,7 @@ __all__ = [
     "deliveries_of_columns",
     "encode_columns",
     "encode_key",
+    "encode_keys",
     "encode_payload",
     "encode_row",
     "hashed_key",
@@ -86,6 +87,7 @@ STAMP: Final = slice(1, 17)
 
 _SCHEMA: Final = 1
 _HEADER: Final = struct.Struct(">BQQHH")
+_HEADER_SIZE: Final = _HEADER.size
 _HEADER_COLUMNS: Final = np.dtype(
     [("schema", "u1"), ("event", ">u8"), ("created", ">u8"), ("event_id", ">u2"), ("key", ">u2")]
 )
@@ -321,8 +323,10 @@ def _checked_event_id(event_id: bytes | None) -> bytes:
 def decode_row(stored: bytes) -> OnlineRow:
     """The row of stored bytes; bytes of another schema are a SchemaVersionError, cut ones a StoreError."""
     event, created, id_length, key_length = _header(stored)
-    payload_at = _HEADER.size + id_length + key_length
-    event_id = stored[_HEADER.size : _HEADER.size + id_length] if id_length else None
+    if not id_length and not key_length:  # as materialised rows are
+        return OnlineRow(event - _SIGN, created - _SIGN, stored[_HEADER_SIZE:], None)
+    payload_at = _HEADER_SIZE + id_length + key_length
+    event_id = stored[_HEADER_SIZE : _HEADER_SIZE + id_length] if id_length else None
     return OnlineRow(event - _SIGN, created - _SIGN, stored[payload_at:], event_id)
 
 
@@ -521,7 +525,10 @@ def _decode_extended(payload: bytes) -> dict[str, Any]:
     at = _HEAD_LENGTH.size + length
     values, stamps, sizes = orjson.loads(payload[_HEAD_LENGTH.size : at])
     for name, micros in stamps.items():
-        values[name] = [_moment(one) for one in micros] if isinstance(micros, list) else _moment(micros)
+        if micros is not None:
+            values[name] = [_moment(one) for one in micros] if isinstance(micros, list) else moment_of(micros)
+        else:
+            values[name] = None
     for name, size in sizes.items():
         values[name] = None if size is None else np.frombuffer(payload, "<f4", size, at)
         at += 4 * (size or 0)
@@ -712,7 +719,7 @@ def addressed(
     """The same rows as two columns, addresses sorted and stored rows; None where a key is too long or comes twice."""
     if not keys or len({len(keys), len(event_micros), len(created_micros), len(payloads)}) != 1:
         return None
-    encoded = _encode_keys(keys)
+    encoded = encode_keys(keys)
     order = sorted(range(len(encoded)), key=encoded.__getitem__)
     addresses = [prefix + encoded[at] for at in order]
     if max(map(len, addresses)) > longest or any(map(eq, addresses, islice(addresses, 1, None))):
@@ -721,9 +728,9 @@ def addressed(
     return addresses, [headers[at * width : (at + 1) * width] + payloads[at] for at in order]
 
 
-def _encode_keys(keys: Sequence[Key]) -> list[bytes]:
+def encode_keys(keys: Sequence[Key]) -> list[bytes]:
     """Every key as `encode_key` makes it; single texts, the usual case, in one step each."""
-    if len(keys[0]) == 1 and {*map(len, keys)} == {1}:
+    if keys and {*map(len, keys)} == {1}:
         parts = [key[0] for key in keys]
         if {*map(type, parts)} == {str}:
             texts = cast("list[str]", parts)
@@ -802,8 +809,9 @@ def columns_of(
     """
     oldest = _oldest(ttl, now_micros)
     states = [_state(row, oldest) for row in rows]
+    present, none = Status.PRESENT, dict[str, Any]()
     values = [
-        decode_payload(row.payload) if row is not None and state is Status.PRESENT else {}
+        decode_payload(row[2]) if row is not None and state is present else none
         for row, state in zip(rows, states, strict=True)
     ]
     columns = {name: [one.get(name) for one in values] for name in features}
@@ -812,5 +820,7 @@ def columns_of(
 
 
 def _statuses(column: list[Any], states: list[Status]) -> list[Status]:
+    if None not in column:  # so nothing is absent, expired or null
+        return list(states)
     null, present = Status.NULL, Status.PRESENT
     return [null if value is None and state is present else state for value, state in zip(column, states, strict=True)]

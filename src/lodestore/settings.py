@@ -152,15 +152,41 @@ class OnlineOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """`[serve]`: the feature server."""
+    """`[serve]`: the feature server, and what one worker allows. Sizes are in bytes, times in seconds.
+
+    `max_entities` are the rows of a feature request, `max_values` its rows times its features, `max_batch` the
+    searches of a batch. `max_inflight` requests are answered at a time, and `max_queued` wait for a
+    thread; what comes beyond is turned away with 503. An answer by a release that could not be checked
+    for `marked_after` is marked, beyond `max_age` there is none. `tracing` makes a span of each request.
+    """
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     workers: int = 1
+    max_body: int = 8 << 20
+    max_k: int = 1_000
+    max_entities: int = 5_000
+    max_values: int = 200_000
+    max_batch: int = 64
+    max_inflight: int = 512
+    max_queued: int = 128
+    search_threads: int = 8
+    write_threads: int = 2
+    search_cache: int = 64 << 20
+    vector_cache: int = 32 << 20
+    marked_after: float = 15.0
+    max_age: float = 900.0
+    tracing: bool = False
 
     def __post_init__(self) -> None:
         _within("port", self.port, 0, 65_535)
-        _within("workers", self.workers, 1)
+        _within("max_k", self.max_k, 1, 1_000)
+        _within("max_body", self.max_body, 1_024)
+        counts = ("workers", "max_entities", "max_values", "max_batch", "max_inflight", "max_queued")
+        for name in (*counts, "search_threads", "write_threads"):
+            _within(name, getattr(self, name), 1)
+        for name in ("search_cache", "vector_cache", "marked_after", "max_age"):
+            _within(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,9 @@ class Snapshots:
     def start(self) -> None:
         """The log is watched from now on."""
         if self._thread is None:
-            self._thread = Thread(target=self._run, name="lodestore-releases", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._run, name="lodestore-releases", daemon=True)
+            thread.start()
+            self._thread = thread  # now, so that `stop` never waits for a thread that has not begun
 
     def stop(self) -> None:
         """The log is no longer watched; the snapshot stays."""
@@ -93,10 +94,14 @@ class Snapshots:
         self._live, self._trouble = live, None
         return True
 
+    def age(self) -> float:
+        """Seconds since the log was read last."""
+        return time.monotonic() - self._checked
+
     def state(self) -> SnapshotState:
         """How current the snapshot is."""
         generation = self._live.release.generation if self._live else 0
-        return SnapshotState(generation, self._newest, time.monotonic() - self._checked, self._trouble)
+        return SnapshotState(generation, self._newest, self.age(), self._trouble)
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):

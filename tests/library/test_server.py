@@ -8,12 +8,11 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -22,104 +21,23 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 
 from lodestore.client import Client
-from lodestore.errors import FingerprintError, ModelError, UnavailableError, UnknownViewError
+from lodestore.errors import FingerprintError, ModelError, SettingsError, UnavailableError, UnknownViewError
 from lodestore.keys import Keys
 from lodestore.project import open_project
 from lodestore.releases import Slot
 from lodestore.server.app import _ROUTES, application
 from lodestore.server.caches import ByteCache
 from lodestore.server.options import ServerOptions
+from lodestore.server.tracing import Tracing
 from lodestore.server.vectors import QueryVectors, VectorCache
-
-NOW = datetime.now(UTC)
-TOML = """
-[store]
-uri = ".lodestore"
-[[documents]]
-name = "handbook"
-uri = "docs/*.md"
-category = "public"
-[[documents]]
-name = "vault"
-uri = "vault/*.md"
-category = "secret"
-[[events]]
-name = "users"
-view = "user_profile"
-uri = "users.jsonl"
-[features]
-modules = ["served_declarations"]
-[embedding.features]
-content = "words@1"
-[[embedding.models]]
-name = "words"
-version = "1"
-source = "package:wordllama"
-"""
-DECLARATIONS = """
-from lodestore import Entity, FeatureView, integer, on_demand, text, timestamp
-from lodestore.standard import assistant, document_features, personalized, user_activity, user_profile
-
-order = Entity("order", key="order_id", type="integer")
-orders = FeatureView("orders", entity=order, source="streaming",
-                     features={"total": integer(wide=True), "paid_at": timestamp(), "note": text(pii=True)})
-"""
-TEMPLATE = """---
-id: qa_basic
-version: {version}
-family: general
-variables:
-  context:
-    doc: passages
-  question:
-    doc: what was asked
----
-Answer from {{context}} the question {{question}}.
-"""
-TEXTS = {
-    "docs/refunds.md": "# Refunds\n\nRefunds are paid within five days to the card that was charged.\n",
-    "docs/parking.md": "# Parking\n\nParking is free for guests behind the house.\n",
-    "docs/kitchen.md": "# Kitchen\n\nThe kitchen closes at nine in the evening.\n",
-    "vault/merger.md": "# Merger\n\nRefunds of the merger are paid to nobody before the spring.\n",
-}
-LEVELS = ("beginner", "intermediate", "expert")
-
-
-def write_project(root):
-    for name, text in {"lodestore.toml": TOML, "served_declarations.py": DECLARATIONS, **TEXTS}.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(text)
-    (root / "templates").mkdir()
-    (root / "templates/qa_basic.md").write_text(TEMPLATE.format(version="1.0.0"))
-    stamp = (NOW - timedelta(minutes=5)).isoformat()
-    rows = [{"user_id": f"u{n}", "expertise_level": LEVELS[n % 3], "account_age_days": n} for n in range(50)]
-    (root / "users.jsonl").write_text("\n".join(json.dumps({**row, "event_timestamp": stamp}) for row in rows))
-
-
-def build(root):
-    write_project(root)
-    project = open_project(root)
-    pipeline = project.pipeline
-    pipeline.read_documents()
-    pipeline.add_templates()
-    pipeline.cut_chunks()
-    pipeline.fill_maintained()
-    pipeline.promote_first()
-    for view in pipeline.views():
-        pipeline.record(view)
-        pipeline.publish(view)
-    return project
-
-
-def until(condition, seconds=8.0):
-    """Wait for what another thread or process brings about."""
-    pause, end = threading.Event(), time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        pause.wait(0.02)
+from lodestore.settings import load
+from tests.served import LEVELS, NOW, TEMPLATE, build, free_port, until, write_project
 
 
 def started(project, options=None):
@@ -460,6 +378,43 @@ def test_metrics_have_names_and_numbers_but_no_values(http):
         assert value not in text
 
 
+def test_each_request_is_a_span_of_the_callers_trace_without_its_values(project):
+    spans, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    app = application(project, tracing=Tracing(provider))
+    with TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 50_000)) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        spans.clear()
+        body = {"features": ["user_profile:expertise_level"], "entities": {"user_id": ["u4"]}}
+        answer = http.post("/v1/features", json=body, headers={"traceparent": parent})
+        http.get("/v1/documents/handbook/secret-name.md")
+
+    read, missing = spans.get_finished_spans()
+    assert read.name == "POST /v1/features"
+    assert f"{read.context.trace_id:x}" == "af7651916cd43dd8448eb211c80319c"
+    assert f"{read.parent.span_id:x}" == "b7ad6b7169203331"
+    assert dict(read.attributes) == {
+        "http.request.method": "POST",
+        "http.route": "/v1/features",
+        "http.response.status_code": 200,
+        "lodestore.release": 1,
+        "lodestore.request_id": answer.headers["lodestore-request-id"],
+        "lodestore.cache": "none",
+        "lodestore.view": "user_profile",
+    }
+    assert missing.name == "GET /v1/documents/{id}"
+    assert "secret-name" not in missing.to_json()
+    assert "u4" not in read.to_json()
+
+
+def test_tracing_without_opentelemetry_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+
+    with pytest.raises(SettingsError, match=r'pip install "lodestore\[otel\]"'):
+        Tracing.exporting()
+
+
 # -- limits
 
 
@@ -469,6 +424,56 @@ def test_a_body_that_is_too_long_is_not_read(project):
         assert search(http, "x" * 2_000).status_code == 413
         chunks = (b"x" * 400 for _ in range(9))
         assert http.post("/v1/search", content=chunks).status_code == 413
+
+
+LIMITS = """
+[serve]
+max_body = 2_000
+max_k = 7
+max_entities = 3
+max_values = 5
+max_batch = 2
+"""
+
+
+def test_limits_are_settings_and_each_is_told_with_its_number(project, tmp_path):
+    (tmp_path / "lodestore.toml").write_text(LIMITS)
+    limited = replace(project, settings=replace(project.settings, serve=load(tmp_path).serve))
+    level, age = "user_profile:expertise_level", "user_profile:account_age_days"
+    with started(limited) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        refused = [
+            (search(http, "x", k=8), 422, "from 1 to 7"),
+            (http.post("/v1/context", json={"query": "x", "k": 8}), 422, "from 1 to 7"),
+            (features(http, [level], {"user_id": ["a"] * 4}), 422, "at most 3"),
+            (features(http, [level, age], {"user_id": ["a"] * 3}), 422, "at most 5"),
+            (http.post("/v1/search/batch", json={"queries": [{"query": "x"}] * 3}), 422, "give 1 to 2"),
+            (search(http, "x" * 2_001), 413, "2,000 bytes"),
+        ]
+
+        for answer, status, said in refused:
+            assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
+        assert search(http, "x", k=7).status_code == 200
+        told = http.get("/openapi.json").json()["components"]["schemas"]
+        assert told["SearchRequest"]["properties"]["k"]["maximum"] == 7
+        assert told["SearchBatchRequest"]["properties"]["queries"]["maxItems"] == 2
+
+
+def test_when_too_many_requests_are_in_flight_the_next_is_told_when_to_come_back(project):
+    with started(project, ServerOptions(max_inflight=1)) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        serving = serving_of(http)
+        serving.inflight += 1
+        try:
+            refused = features(http, ["user_profile:expertise_level"], {"user_id": ["u1"]})
+            assert http.get("/healthz").status_code == 200
+        finally:
+            serving.inflight -= 1
+
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["type"] == "urn:lodestore:error:overloaded"
+        assert 'lodestore_shed_total{lane="requests"} 1' in http.get("/metrics").text
+        assert features(http, ["user_profile:expertise_level"], {"user_id": ["u1"]}).status_code == 200
 
 
 def test_a_slow_search_blocks_no_feature_read_and_a_full_lane_says_when_to_come_back(project):
@@ -783,12 +788,6 @@ def test_the_cache_is_a_dict_that_forgets_and_never_grows_beyond_its_bytes(puts)
 
 
 # -- the process
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def test_the_command_serves_answers_and_stops_when_it_is_told(project):

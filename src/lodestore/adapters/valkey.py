@@ -34,6 +34,7 @@ from lodestore.online import (
     deliveries,
     deliveries_of_columns,
     encode_key,
+    encode_keys,
     mark_key,
     namespace_prefix,
 )
@@ -153,7 +154,7 @@ class ValkeyOnlineStore:
 
     def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """One answer for each key, in order, duplicates included; all from one moment."""
-        name, encoded = self._rows(namespace), [encode_key(key) for key in keys]
+        name, encoded = self._rows(namespace), encode_keys(keys)
         with self._asking() as client:
             found = client.hmget(name, encoded) if encoded else []
         return [None if one is None else decode_row(one) for one in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -111,10 +111,10 @@ def _somebody_here(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> 
     if client is not None and _is_elsewhere(str(client[0])):
         message = "without keys only this machine is answered; make a key with: lodestore keys add --scope read"
         raise HttpError(403, "forbidden", message)
-    for name in _pages(headers):
-        if not is_loopback(name):
-            message = f"a page of {name} may not call a server without keys; make a key with: lodestore keys add"
-            raise HttpError(403, "forbidden", message)
+    page = _page_of(headers.get(b"origin"), headers.get(b"host", b""))
+    if page:
+        message = f"a page of {page} may not call a server without keys; make a key with: lodestore keys add"
+        raise HttpError(403, "forbidden", message)
     return ANYBODY
 
 
@@ -127,14 +127,13 @@ def _is_elsewhere(address: str) -> bool:
         return False
 
 
-def _pages(headers: Mapping[bytes, bytes]) -> Iterator[str]:
-    """The names by which a web page may have sent the request: its origin, and a domain that leads here."""
-    origin = headers.get(b"origin")
-    if origin is not None:
-        yield _hostname(origin.decode("latin-1").partition("://")[2])
-    host = _hostname(headers.get(b"host", b"").decode("latin-1"))
-    if "." in host:
-        yield host
+@lru_cache(maxsize=1_024)
+def _page_of(origin: bytes | None, host: bytes) -> str:
+    """The foreign name by which a web page may have sent this: its origin, or a domain that leads here."""
+    names = [] if origin is None else [_hostname(origin.decode("latin-1").partition("://")[2])]
+    name = _hostname(host.decode("latin-1"))
+    names += [name] if "." in name else []
+    return next((one for one in names if not is_loopback(one)), "")
 
 
 def _hostname(host: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from lodestore.server.endpoint import Answer, Call, Endpoint, Handler
 from lodestore.server.options import ServerOptions
 from lodestore.server.problems import HttpError
 from lodestore.server.serving import Serving
+from lodestore.server.tracing import Tracing
 
 if TYPE_CHECKING:
     from lodestore.project import Project
@@ -26,7 +27,7 @@ __all__ = ["application", "create"]
 
 _SWITCH_SECONDS = 0.001
 
-# path, method, handler, scope; what is called most stands first, because routes are tried in order.
+# path, method, handler, scope.
 _ROUTES: tuple[tuple[str, str, Handler, str | None], ...] = (
     ("/v1/features", "POST", features.read_features, "read"),
     ("/v1/search", "POST", search.search, "read"),
@@ -68,9 +69,9 @@ def _elsewhere(serving: Serving) -> ASGIApp:
     return answer
 
 
-def application(project: Project, options: ServerOptions | None = None) -> ASGIApp:
+def application(project: Project, options: ServerOptions | None = None, *, tracing: Tracing | None = None) -> ASGIApp:
     """The server of a project. It opens when its lifespan begins, and not before."""
-    serving = Serving(project, options)
+    serving = Serving(project, options, tracing=tracing)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[dict[str, object]]:
@@ -83,11 +84,23 @@ def application(project: Project, options: ServerOptions | None = None) -> ASGIA
         finally:
             await asyncio.to_thread(serving.close)
 
-    routes = [
-        Route(path, Endpoint(serving, path.replace(":path", ""), method, handler, scope=scope))
+    endpoints = {
+        path: Endpoint(serving, path.replace(":path", ""), method, handler, scope=scope)
         for path, method, handler, scope in _ROUTES
-    ]
-    return Router(routes, redirect_slashes=False, default=_elsewhere(serving), lifespan=lifespan)
+    }
+    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    router = Router(routes, redirect_slashes=False, default=_elsewhere(serving), lifespan=lifespan)
+    return _direct(router, {path: one for path, one in endpoints.items() if "{" not in path})
+
+
+def _direct(router: ASGIApp, endpoints: Mapping[str, Endpoint]) -> ASGIApp:
+    """Calls whose path has no parts are answered at once: trying one route after another costs more than a read."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        found = endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        await (found or router)(scope, receive, send)
+
+    return answer
 
 
 def create(path: Path | str | None = None) -> ASGIApp:
@@ -96,4 +109,5 @@ def create(path: Path | str | None = None) -> ASGIApp:
 
     # The threads that watch the store then hold up a request for a millisecond at most, and not for five.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    return application(open_project(path))
+    project = open_project(path)
+    return application(project, tracing=Tracing.exporting() if project.settings.serve.tracing else None)

@@ -10,11 +10,10 @@ from lodestore.errors import RequestError, UnavailableError
 from lodestore.live import Live
 from lodestore.outcomes import Outcome, Outcomes
 from lodestore.prompts import PromptTemplate, render
-from lodestore.retrieval import MAX_K
 from lodestore.server.body import a_flag, a_number, a_text, a_whole, an_object, parsed
 from lodestore.server.endpoint import Answer, Call, as_json
 from lodestore.server.query import PAGE, page, paged
-from lodestore.server.search import filter_of
+from lodestore.server.search import a_k, filter_of
 
 __all__ = ["context", "list_templates", "outcome", "render_template", "template"]
 
@@ -47,7 +46,7 @@ def _options(values: Mapping[str, Any], call: Call) -> dict[str, Any]:
         "variables": an_object(values, "variables", {}),
         "history": values.get("history"),
         "filter": None if where is None else where.canonical(),
-        "k": a_whole(values, "k", None, low=1, high=MAX_K),
+        "k": a_k(values, call, None),
         "token_budget": a_whole(values, "token_budget", None, low=1, high=_LARGEST_BUDGET),
         "mode": a_text(values, "mode", "hybrid"),
         "record": a_flag(values, "record", default=True),

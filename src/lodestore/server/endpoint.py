@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -130,10 +129,20 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is a problem document."""
+        headers, tracing = dict(scope["headers"]), self._serving.tracing
+        if tracing is None:
+            await self._served(scope, headers, receive, send)
+            return
+        with tracing.request(self._name, scope["method"], headers) as span:
+            call, answer = await self._served(scope, headers, receive, send)
+            tracing.answered(span, call, answer)
+
+    async def _served(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+    ) -> tuple[Call, Answer]:
         started = time.perf_counter()
         serving = self._serving
-        headers = dict(scope["headers"])
-        call = Call(serving, scope, headers, _request_id(headers), live=serving.live())
+        call = Call(serving, scope, headers, _request_id(headers, serving), live=serving.live())
         serving.inflight += 1
         try:
             answer = await self._answer(call, receive)
@@ -148,6 +157,7 @@ class Endpoint:
             or _log.isEnabledFor(logging.DEBUG)
         ):
             _tell(self._name, call, answer.status, seconds)
+        return call, answer
 
     async def _answer(self, call: Call, receive: Receive) -> Answer:
         try:
@@ -217,18 +227,19 @@ async def _send(send: Send, answer: Answer, call: Call) -> None:
         (b"lodestore-age-ms", b"%d" % (call.serving.age() * 1000)),
         (b"lodestore-cache", answer.cache),
         (b"lodestore-request-id", call.request_id.encode("latin-1")),
-        *((name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()),
     ]
+    if answer.headers:
+        headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = b"" if call.scope["method"] == "HEAD" else answer.body
     await send({"type": "http.response.body", "body": body})
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
+def _request_id(headers: Mapping[bytes, bytes], serving: Serving) -> str:
     given = headers.get(b"lodestore-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
-    return token_hex(8)
+    return serving.next_id()
 
 
 def _tell(name: str, call: Call, status: int, seconds: float) -> None:

@@ -38,8 +38,8 @@ async def read_features(call: Call) -> Answer:
     live = await call.serving.at(call.snapshot, a_whole(values, "release", None), search=False)
     rows = max(map(len, entities.values()), default=0)
     cells = rows * len(refs)
-    if cells > call.serving.options.max_cells:
-        message = f"{cells:,} values in one request; at most {call.serving.options.max_cells:,}, ask in parts"
+    if cells > call.serving.options.max_values:
+        message = f"{cells:,} values in one request; at most {call.serving.options.max_values:,}, ask in parts"
         raise RequestError(message)
     if call.serving.on_loop and cells <= call.serving.options.rows_on_loop and not inputs:
         return _read(call, live, refs, entities, None)
@@ -63,8 +63,9 @@ def _columns(entities: Mapping[str, Any], call: Call) -> dict[str, list[Any]]:
         if type(column) is not list:
             message = f"entities.{name} is no list; give one value for each row"
             raise RequestError(message)
-        if len(column) > call.serving.options.max_rows:
-            message = f"entities.{name} has {len(column):,} rows; at most {call.serving.options.max_rows:,} at a time"
+        most = call.serving.options.max_entities
+        if len(column) > most:
+            message = f"entities.{name} has {len(column):,} rows; at most {most:,} at a time"
             raise RequestError(message)
         kinds = {*map(type, column)}
         if kinds - {str, int}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from lodestore.errors import RequestError, nearest
 from lodestore.releases import Release
 from lodestore.server.endpoint import Answer, Call, as_json
 from lodestore.server.metrics import MEDIA
@@ -27,7 +28,10 @@ async def readyz(call: Call) -> Answer:
     """GET /readyz: 200 when every part, or the one that is named, can answer; else 503 with what is missing."""
     wanted = call.query(_PART).get("part")
     parts = _parts(call)
-    asked = parts if wanted is None else {wanted: parts.get(wanted, {"state": "unknown"})}
+    if wanted is not None and wanted not in parts:
+        message = f"part is {wanted[:60]!r}{nearest(wanted, parts)}"
+        raise RequestError(message)
+    asked = parts if wanted is None else {wanted: parts[wanted]}
     ready = all(one["state"] in _SERVING for one in asked.values())
     told = {"ready": ready, "parts": parts, "release": call.live.release.generation if call.live else 0}
     return Answer(as_json(told), status=200 if ready else 503, headers={} if ready else {"retry-after": "1"})

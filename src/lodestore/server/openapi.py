@@ -9,6 +9,7 @@ from typing import Any
 
 from lodestore.catalog import Catalog
 from lodestore.server.endpoint import Answer, Call, as_json
+from lodestore.server.options import ServerOptions
 from lodestore.spec import Feature, FeatureView, Kind, OnDemandView
 
 __all__ = ["docs", "document", "openapi"]
@@ -211,16 +212,16 @@ _ROUTES: tuple[tuple[str, str, str, str, str | None, str, tuple[tuple[str, _Sche
     ("/v1/chunks/{id}", "get", "getChunk", "A chunk and those around it.", None, "ChunkWithNeighbours", (("neighbours", {"type": "integer", "minimum": 0, "maximum": 20}),), "read"),
     ("/v1/release", "get", "getRelease", "What is live.", None, "Release", (("at", _MOMENT),), "read"),
     ("/healthz", "get", "healthz", "The process answers.", None, "Health", (), None),
-    ("/readyz", "get", "readyz", "What can be answered, by part.", None, "Ready", (("part", _TEXT),), None),
+    ("/readyz", "get", "readyz", "What can be answered, by part.", None, "Ready", (("part", {"type": "string", "enum": ["features", "search"]}),), None),
 )  # fmt: skip
 
 
-def openapi(catalog: Catalog) -> dict[str, Any]:
-    """The document of a server with these declarations."""
+def openapi(catalog: Catalog, options: ServerOptions | None = None) -> dict[str, Any]:
+    """The document of a server with these declarations and limits."""
     paths: dict[str, dict[str, Any]] = {}
     for path, method, name, summary, request, answer, query, scope in _ROUTES:
         paths.setdefault(path, {})[method] = _operation(path, name, summary, request, answer, query, scope)
-    schemas = _schemas() | {
+    schemas = _limited(_schemas(), options or ServerOptions()) | {
         "FeatureReference": {
             **_TEXT,
             "description": "VIEW:FEATURE or VIEW@VERSION:FEATURE",
@@ -240,6 +241,18 @@ def openapi(catalog: Catalog) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": security},
     }
+
+
+def _limited(schemas: dict[str, _Schema], limits: ServerOptions) -> dict[str, _Schema]:
+    """The same schemas with what one request may ask."""
+    for name in ("SearchRequest", "ContextRequest", "WhyRequest"):
+        schemas[name]["properties"]["k"] = {**_K, "maximum": limits.max_k}
+    batch = schemas["SearchBatchRequest"]["properties"]
+    batch["queries"] = {**batch["queries"], "minItems": 1, "maxItems": limits.max_batch}
+    batch["queries"]["items"]["properties"]["k"] = {**_K, "maximum": limits.max_k}
+    entities = schemas["FeaturesRequest"]["properties"]["entities"]["additionalProperties"]
+    entities["maxItems"] = limits.max_entities
+    return schemas
 
 
 def _references(catalog: Catalog) -> list[str]:
@@ -310,7 +323,7 @@ def _value(feature: Feature) -> _Schema:
 
 async def document(call: Call) -> Answer:
     """GET /openapi.json."""
-    return Answer(as_json(openapi(call.serving.features.catalog)))
+    return Answer(as_json(openapi(call.serving.features.catalog, call.serving.options)))
 
 
 async def docs(call: Call) -> Answer:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lodestore.settings import ServeOptions
 
 __all__ = ["ServerOptions"]
 
@@ -18,17 +22,24 @@ class ServerOptions:
     """
 
     max_body: int = 8 * _MIB
-    max_rows: int = 5_000
-    max_cells: int = 200_000
+    max_k: int = 1_000
+    max_entities: int = 5_000
+    max_values: int = 200_000
     max_batch: int = 64
     max_inflight: int = 512
     max_queued: int = 128
     rows_on_loop: int = 1_000
     search_threads: int = 8
     write_threads: int = 2
-    search_bytes: int = 64 * _MIB
-    vector_bytes: int = 32 * _MIB
+    search_cache: int = 64 * _MIB
+    vector_cache: int = 32 * _MIB
     tick: float = 0.5
     retry_model: float = 30.0
     marked_after: float = 15.0
     max_age: float = 900.0
+
+    @classmethod
+    def of(cls, settings: ServeOptions) -> ServerOptions:
+        """What `[serve]` says, and the defaults of what it does not speak of."""
+        known = {one.name for one in fields(settings)}
+        return cls(**{one.name: getattr(settings, one.name) for one in fields(cls) if one.name in known})

@@ -25,7 +25,7 @@ from lodestore.server.features import arrow_stream
 from lodestore.store import COLUMNS
 from lodestore.wire import from_rfc3339
 
-__all__ = ["filter_of", "search", "search_batch", "why"]
+__all__ = ["a_k", "filter_of", "search", "search_batch", "why"]
 
 _EXTRAS = frozenset({"per_document", "neighbours", "highlight", "diversity", "titles", "explain", "rerank"})
 _QUERY = frozenset({"query", "vector", "version", "k", "filter", "mandatory", "mode", "as_of", *_EXTRAS})
@@ -103,10 +103,15 @@ def _a_filter(values: Mapping[str, Any], name: str) -> Filter | None:
     return parse(given, COLUMNS)
 
 
+def a_k(values: Mapping[str, Any], call: Call, default: int | None = 10) -> Any:  # noqa: ANN401 - a number, or the default
+    """How many hits are wanted, within what one request may ask."""
+    return a_whole(values, "k", default, low=1, high=call.serving.options.max_k)
+
+
 def _asked(values: Mapping[str, Any], call: Call) -> Asked:
     moment = a_text(values, "as_of", None)
     as_of = None if moment is None else from_rfc3339(moment, "as_of")
-    k = a_whole(values, "k", 10)
+    k = a_k(values, call)
     vector = values.get("vector")
     where, extras = filter_of(values, call), _extras(values)
     if vector is not None:
@@ -212,7 +217,7 @@ async def why(call: Call) -> Answer:
     """POST /v1/why: what keeps a document from being found, or at which place it is."""
     values = parsed(call.body, _WHY)
     query, name, mode = a_text(values, "query"), a_text(values, "document_id"), a_text(values, "mode", "hybrid")
-    given, k, live = values.get("filter"), a_whole(values, "k", 10), call.snapshot
+    given, k, live = values.get("filter"), a_k(values, call), call.snapshot
     filter_of(values, call)
     own, store = combine(_a_filter(values, "mandatory"), call.caller.filter), call.serving.store
     told = await call.serving.searching.run(

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import count
+from secrets import token_hex
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ from lodestore.server.lanes import Lane
 from lodestore.server.metrics import Metrics
 from lodestore.server.options import ServerOptions
 from lodestore.server.served import ServedFeatures, ServedLive, ServedTemplates
+from lodestore.server.tracing import Tracing
 from lodestore.server.vectors import QueryVectors, VectorCache
 from lodestore.snapshot import Snapshots
 from lodestore.store import Lodestore
@@ -55,8 +58,11 @@ _PATIENCE_SECONDS = 10.0
 class Serving:
     """Everything that the routes use. `open` and `close` are for a thread; the rest is said where it is not."""
 
-    def __init__(self, project: Project, options: ServerOptions | None = None) -> None:
-        self.options = options or ServerOptions()
+    def __init__(
+        self, project: Project, options: ServerOptions | None = None, *, tracing: Tracing | None = None
+    ) -> None:
+        self.tracing = tracing
+        self.options = options or ServerOptions.of(project.settings.serve)
         self.project = replace(project, consistency=_CONSISTENCY)
         # Release log, keys, models and templates are read as they are now, on a connection of their own.
         self.watching = replace(project, consistency=timedelta(0))
@@ -67,9 +73,9 @@ class Serving:
         self.searching = Lane("search", self.metrics, threads=limits.search_threads, most=limits.max_queued)
         self.reading = Lane("read", self.metrics, threads=limits.search_threads, most=limits.max_queued)
         self.writing = Lane("write", self.metrics, threads=limits.write_threads, most=limits.max_queued)
-        self.found: ByteCache[tuple[SearchResult, bytes]] = ByteCache(limits.search_bytes, lambda one: 2 * len(one[1]))
+        self.found: ByteCache[tuple[SearchResult, bytes]] = ByteCache(limits.search_cache, lambda one: 2 * len(one[1]))
         self.finding: SingleFlight[tuple[SearchResult, bytes]] = SingleFlight()
-        self.vectors = VectorCache(limits.vector_bytes)
+        self.vectors = VectorCache(limits.vector_cache)
         self.snapshots = Snapshots(watch=self._watch, warm=self._warm)
         self._models: dict[str, QueryVectors] = {}
         self._versions: Mapping[str, int] = {}
@@ -81,6 +87,7 @@ class Serving:
         self._note_text = b""
         self._trouble = "it is being read for the first time"
         self._opened = False
+        self._ids, self._own = count(1), token_hex(5)
         self._stopping = Event()
         self._wake = Event()
         self._threads: list[Thread] = []
@@ -115,6 +122,10 @@ class Serving:
             thread.join(_PATIENCE_SECONDS)
         self.project.online.close()
 
+    def next_id(self) -> str:
+        """A request id that no other request has, of this worker or another one."""
+        return f"{self._own}{next(self._ids):x}"
+
     # -- the snapshot
 
     def live(self) -> Live | None:
@@ -126,7 +137,7 @@ class Serving:
     def age(self) -> float:
         """Seconds since it was certain that the snapshot is the newest release."""
         if self._opened:
-            return self.snapshots.state().checked_seconds_ago
+            return self.snapshots.age()
         return time.time() - self._noted[1] if self._noted is not None else 0.0
 
     def why_closed(self) -> str:
@@ -274,6 +285,8 @@ class Serving:
         """Release log and keys are read, and then again and again."""
         while not self._stopping.is_set() and not self._try(self._first):
             self._stopping.wait(1.0)
+        if self._stopping.is_set():
+            return
         self.snapshots.start()
         while not self._stopping.wait(self.options.tick):
             self._try(self._tick)
