@@ -17,7 +17,7 @@ import dagster as dg
 import pyarrow as pa
 
 from lodestore.errors import LodestoreError
-from lodestore.playbook import guide
+from lodestore.playbook import guide, marked
 from lodestore.project import Project
 from lodestore.wire import digest, jsonable
 from quality.bridge import Measured, evaluated
@@ -166,7 +166,7 @@ def suite_checks(suite: Suite, asset: dg.AssetKey) -> dg.AssetChecksDefinition:
 def _spec(one: Expectation, asset: dg.AssetKey, private: frozenset[str]) -> dg.AssetCheckSpec:
     says = one.says or f"`{one.type}` with {_shown(one, private)}."
     settle = guide(one.name).settle
-    text = f"{says} Usual cause: {guide(one.name).cause}. Settle it with: `{settle}`."
+    text = f"{says} Usual cause: {guide(one.name).cause}. Settle it with: {marked(settle)}."
     return dg.AssetCheckSpec(
         one.name, asset=asset, blocking=one.blocking, description=text, metadata={"expectation": one.type}
     )

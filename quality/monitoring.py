@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import dagster as dg
 
+from assets import metadata
 from assets.house import House
 from lodestore import monitor
 from lodestore.canary import LIMIT as CANARY_LIMIT
+from lodestore.drift import Drift
 from lodestore.models import EmbeddingVersion
 from lodestore.monitor import Compared, Subject, VectorState
 from lodestore.playbook import guide
@@ -84,10 +86,18 @@ def _view_group(key: dg.AssetKey, view: FeatureView) -> dg.AssetChecksDefinition
 
 def _drift(check: str, project: Project, one: Subject, key: dg.AssetKey, partition: str = "") -> Measured:
     found = monitor.compared(project, one)
+    name = one.name if isinstance(one, FeatureView) else one.feature
     return Measured(
-        check, key, not found.drifted, len(found.drifted), 0, found.sentence(), guide(check).settle,
+        check, key, not found.drifted, len(found.drifted), 0, found.sentence(), _settled(name),
         warning=True, partition=partition, facts=_facts(found), plotted=True,
     )  # fmt: skip
+
+
+def _settled(name: str) -> str:
+    return (
+        f"lodestore drift check {name}, then if the new level is right: "
+        f"lodestore drift rebaseline {name} --reason '...'"
+    )
 
 
 def _facts(found: Compared) -> dict[str, object]:
@@ -98,12 +108,21 @@ def _facts(found: Compared) -> dict[str, object]:
     told = {one.feature: one for one in found.report.features}
     facts |= {f"{name} {one.measure}": one.value for name, one in list(told.items())[:_SHOWN] if one.value is not None}
     facts |= {"drifted": ", ".join(found.drifted)} if found.drifted else {}
-    facts |= {"insufficient_data": sum(one.verdict == "insufficient_data" for one in found.report.features)}
+    facts |= {"columns": metadata.table([_row(one) for one in told.values()])} if told else {}
     facts |= {"sees_shift": found.report.sees} if found.report.sees else {}
-    facts |= {"windows": found.windows, "limits_widened": ", ".join(found.widened)} if found.windows else {}
-    if found.previous is None:
-        return facts
-    return facts | {"compared_too_with": found.against, "drifted_since": ", ".join(found.previous.drifted)}
+    # words and not numbers: what hardly changes needs no plot
+    if found.windows:
+        facts["limits"] = f"fitted on {found.windows} windows, wider for: {', '.join(found.widened) or 'no column'}"
+    if found.previous is not None:
+        facts[f"drifted since {found.against}"] = ", ".join(found.previous.drifted) or "no column"
+    return facts
+
+
+def _row(one: Drift) -> dict[str, object]:
+    """A column's line of the table in the UI."""
+    numbers = {name: getattr(one, name) for name in ("value", "limit", "p")}
+    shown = {name: "-" if number is None else f"{number:.3g}" for name, number in numbers.items()}
+    return {"column": one.feature, "kind": one.kind, "measure": one.measure, **shown, "verdict": one.verdict.value}
 
 
 def _embedding_drift(project: Project, key: dg.AssetKey) -> Iterator[Measured]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["GUIDE", "Guide", "guide"]
+__all__ = ["GUIDE", "Guide", "guide", "marked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,16 @@ class Guide:
 
     def description(self) -> str:
         """All of it, as the description of a check."""
-        return f"{self.means} Usual cause: {self.cause}. Settle it with: `{self.settle}`."
+        return f"{self.means} Usual cause: {self.cause}. Settle it with: {marked(self.settle)}."
+
+
+def marked(told: str) -> str:
+    """The commands in a sentence, marked as code.
+
+    >>> marked("lodestore evaluate, then: lodestore models rollback content")
+    '`lodestore evaluate`, then: `lodestore models rollback content`'
+    """
+    return re.sub(r"lodestore [^,:;]*[^,:;\s]", lambda found: f"`{found[0]}`", told)
 
 
 _RISE = "an upstream change of unit, filter or schema; or the world did change"

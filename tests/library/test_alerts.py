@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -270,6 +271,21 @@ def test_an_address_that_is_none_is_told_by_its_kind_alone():
     told = send(["nonsense://secret-token@host"], "title", "body")
 
     assert told == "nonsense did not take it"
+
+
+@pytest.mark.parametrize("url", [
+    "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#data",
+    "mailto://me:secret@example.org",
+    "pagerduty://0123456789abcdef0123456789abcdef@routing-key",
+    "workflows://prod-01.example.org/643e69ecdd5146309d0dd8a4/MyJPWEjuO1YV8R0Xr8aqoKXtZ3Q3q",
+    "json://hooks.example.org/lodestore",
+])  # fmt: skip
+def test_the_usual_channels_are_known(url):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import apprise
+
+        assert apprise.Apprise().add(url)
 
 
 def test_a_heart_that_beat_just_now_needs_no_second_row(logs):

@@ -89,6 +89,8 @@ def _report_page(report: Report) -> Iterator[Block]:
     for one in report.features:
         if one.drifted or one.verdict == "insufficient_data":
             yield f"{one.feature}: {one.explanation}"
+    if report.sees and any(one.kind == "numeric" for one in report.features):
+        yield f"A shift of {report.sees:.2g} standard deviations or more would be seen in a number (in 85 of 100 windows)"
     yield f"Drifted: {', '.join(report.drifted) or 'nothing'}"
 
 

@@ -83,8 +83,8 @@ def _checks(found: Status) -> Iterator[Block]:
         rows = [[one["check"], one["severity"], ago(one["since"]), one["mend"]] for one in checks.failing]
         yield Table(("failing", "severity", "since", "mend"), rows, text=frozenset({"mend"}))
     if found.alerts:
-        rows = [[one["check"], one["state"], ago(one["at"]), one["text"]] for one in found.alerts]
-        yield Table(("alert", "state", "since", "text"), rows, text=frozenset({"text"}))
+        rows = [[one["check"], one["delivery"], ago(one["at"]), one["text"]] for one in found.alerts]
+        yield Table(("alert", "delivery", "since", "text"), rows, text=frozenset({"text"}))
 
 
 @command()
@@ -134,7 +134,7 @@ def masked(path: str, value: Any) -> Any:  # noqa: ANN401 - settings are of ever
         return value
     if _SECRET.search(path.rpartition(".")[2]):
         return _HIDDEN
-    if path == "alerts.urls":
+    if path == "alerts.urls" and not isinstance(value, str):
         return [f"{one.partition('://')[0]}://{_HIDDEN}" for one in value]
     if isinstance(value, str):
         return re.sub(r"(://[^/@:]*:)[^/@]+@", rf"\1{_HIDDEN}@", value)
