@@ -33,7 +33,7 @@ from lodestore.models import EmbeddingModel, identify
 SIZES = (500, 5_000, 50_000)
 PAIRS = ((500, 500), (1_000, 500), (4_000, 500), (5_000, 5_000), (50_000, 50_000))
 FEATURES = 20
-DIMENSION = 384
+DIMENSION = 96  # of the drawn documents: a quarter of a model's, so that the whole grid takes an hour and not four
 POOL = 150_000  # vectors that windows of documents are drawn from
 CATEGORIES = np.array(["beginner", "expert", "intermediate", "other"])
 SHARES = np.array([0.4, 0.3, 0.25, 0.05])

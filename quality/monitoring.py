@@ -26,14 +26,15 @@ _KEPT_NEIGHBOURS = 0.5
 _MOST_BEHIND = 0.01
 _SHOWN = 20
 _DOCUMENT_HOURS = 36.0
+_SLOW = 100.0  # milliseconds: a search of a large, indexed table takes about five
 
 
 def monitoring_checks(house: House, views: Iterable[FeatureView]) -> list[dg.AssetChecksDefinition]:
     """The checks of the monitor job; none blocks, for nothing comes after."""
     embeddings = house.key("live_embeddings")
     return [
-        _group("vector_monitoring", embeddings, {"vectors": _vectors, "drift": _embedding_drift, "canary": _canaries},
-               (*_VECTORS, "embedding_drift", "canary")),
+        _group("vector_monitoring", embeddings, {"vectors": _vectors, "drift": _embedding_drift, "canary": _canaries, "speed": _speeds},
+               (*_VECTORS, "embedding_drift", "canary", "search_speed")),
         _group("document_monitoring", house.key("documents"), {"documents": _documents}, ("documents_fresh",)),
         _group("answer_monitoring", house.key("release"), {"golden": _golden}, ("golden_level",)),
         *(_view_group(house.key(view.name), view) for view in views),
@@ -63,6 +64,7 @@ _OF = {
     "vectors": _VECTORS,
     "drift": ("embedding_drift",),
     "canary": ("canary",),
+    "speed": ("search_speed",),
     "golden": ("golden_level",),
 }
 
@@ -207,6 +209,20 @@ def _canaries(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
                              partition=version.label, plotted=True)]  # fmt: skip
 
         yield from guarded(["canary"], key, measure, partition=version.label)
+
+
+def _speeds(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
+    for version in _live(project):
+
+        def measure(version: EmbeddingVersion = version) -> list[Measured]:
+            found = monitor.search_speed(project, version)
+            if found is None:
+                return []
+            told = f"{found.searches} searches took {found.median:.1f} ms in the middle, {found.slowest:.1f} ms at most"
+            return [Measured("search_speed", key, found.median <= _SLOW, found.median, _SLOW, told,
+                             guide("search_speed").settle, warning=True, partition=version.key, plotted=True)]  # fmt: skip
+
+        yield from guarded(["search_speed"], key, measure, partition=version.key)
 
 
 def _golden(project: Project, key: dg.AssetKey) -> list[Measured]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,6 +31,7 @@ __all__ = [
     "Compared",
     "Lag",
     "Level",
+    "Speed",
     "VectorState",
     "compared",
     "documents_age",
@@ -38,6 +40,7 @@ __all__ = [
     "pin_first",
     "pin_live",
     "rebaseline",
+    "search_speed",
     "subject_named",
     "subjects",
     "vector_state",
@@ -45,6 +48,7 @@ __all__ = [
 
 _ANCHORS = 50  # rows whose neighbours are kept
 _NEAREST = 10
+_SEARCHES = 20
 _LAG_ENTITIES = 500
 _FEWEST_QUERIES = 5
 _TOLERANCE = 0.02
@@ -429,6 +433,32 @@ def _stability(
         if still:
             shares.append(len(set(still) & set(now)) / len(still))
     return (float(np.mean(shares)), len(shares)) if shares else (None, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How long searches of a version's vectors took, in milliseconds: the middle one and the slowest."""
+
+    key: str
+    searches: int
+    median: float
+    slowest: float
+
+
+def search_speed(project: Project, version: EmbeddingVersion) -> Speed | None:
+    """Search for some of the version's own vectors, one at a time, after one that is not counted; None without rows."""
+    rows = next(iter(project.tables.batches(version.table, ["vector"])), None)
+    if rows is None or not rows.num_rows:
+        return None
+    found = _array(pa.chunked_array([rows.column("vector")[: _SEARCHES + 1]]), version.dimension)
+    sound = found[np.isfinite(found).all(axis=1) & found.any(axis=1)]
+    taken = []
+    for vector in sound:
+        start = time.perf_counter()
+        project.tables.nearest(version.table, vector, _NEAREST, columns=["row_id"])
+        taken.append(1_000 * (time.perf_counter() - start))
+    warm = taken[1:] or taken
+    return Speed(version.key, len(warm), float(np.median(warm)), max(warm)) if warm else None
 
 
 # -- answers

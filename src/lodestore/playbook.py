@@ -47,6 +47,12 @@ GUIDE: Mapping[str, Guide] = MappingProxyType({
         "searches are slower: what the index does not cover is scanned",
         "lodestore run ingest",
     ),
+    "search_speed": Guide(
+        "A search of the live vectors takes less than a tenth of a second.",
+        "many small ingestions since the last upkeep, a large table without an index, or a machine with other work",
+        "every answer waits for it",
+        "lodestore run maintain",
+    ),
     "context_replay": Guide(
         "A served context can be made again from history, with the same chunks.",
         "an index that misses chunks, or rows that changed without a trace",

@@ -122,8 +122,9 @@ def _nearest(rows: np.ndarray, start: int, near: int) -> np.ndarray:
 
 
 def norms(vectors: np.ndarray) -> np.ndarray:
-    """The Euclidean length of each row, in double precision."""
-    return np.linalg.norm(np.asarray(vectors, dtype=np.float64), axis=-1)
+    """The Euclidean length of each row, added up in double precision without a copy of the rows."""
+    rows = np.asarray(vectors)
+    return np.sqrt(np.einsum("...i,...i->...", rows, rows, dtype=np.float64))
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

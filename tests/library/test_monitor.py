@@ -314,6 +314,20 @@ def test_rows_that_were_never_published_are_behind_and_published_ones_are_not(fo
     assert (before.entities, before.share, after.share) == (2, 1.0, 0.0)
 
 
+def test_searches_of_the_live_vectors_are_timed_and_those_of_an_empty_table_are_none(folder):
+    project = ingested(folder)
+    version = project.live().version("content")
+
+    found = monitor.search_speed(project, version)
+    ids = project.tables.read(version.table, ["row_id"])["row_id"].to_pylist()
+    project.tables.delete(version.table, "row_id", ids)
+
+    assert found is not None
+    assert found.searches == 20
+    assert 0 < found.median <= found.slowest
+    assert monitor.search_speed(project, version) is None
+
+
 @pytest.mark.parametrize(("options", "told"), [
     ({"window_days": 0}, "more than 0 days"), ({"min_rows": 1}, "fewer than 5"), ({"alpha": 2}, "probability"),
     ({"baseline_windows": 0}, "at least 1 window"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from lodestore.alerts import alerts_of
+from lodestore.cli import COMMANDS
 from lodestore.playbook import GUIDE
 from lodestore.project import open_project
 from lodestore.tables import embedding_schema
@@ -61,6 +63,7 @@ def test_the_monitor_job_looks_at_everything_and_the_light_jobs_at_none_of_it(
         "published",
         "gx_row_count",
         "documents_fresh",
+        "search_speed",
     } <= found.keys()
     assert not [one for one in light if one.startswith("gx_") or one in {"drift", "canary"}]
     assert found["canary"].metadata["value"].value == pytest.approx(1.0)
@@ -177,6 +180,22 @@ def test_the_sensor_leaves_a_sign_of_life(make_project: MakeProject, instance: d
     tick(folder, instance)
 
     assert [row["name"] for row in open_project(folder).logs.rows("heartbeats")] == ["daemon"]
+
+
+def test_the_troubles_of_the_playbook_lead_to_checks_and_commands_that_exist(make_project: MakeProject) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "playbook.md").read_text(encoding="utf-8")
+    table = page.split("## By symptom")[1].split("## Check by check")[0]
+    defined = {spec.name for one in build(str(make_project())).asset_checks or () for spec in one.check_specs}
+
+    rows = [line.split("|")[1:5] for line in table.strip().splitlines()[2:]]
+
+    assert {"stale", "slow", "mismatched", "missing", "drifted"} <= {row[0].split(":")[0].strip() for row in rows}
+    for symptom, checks, look, settle in rows:
+        named = set(re.findall(r"`(\w+)`", checks))
+        assert named, symptom
+        assert named <= defined, symptom
+        for command in re.findall(r"`lodestore (\w+)", look + settle):
+            assert command in COMMANDS, command
 
 
 def test_the_playbook_page_has_every_check() -> None:
