@@ -33,6 +33,7 @@ from lodestore.models import EmbeddingModel, identify
 SIZES = (500, 5_000, 50_000)
 PAIRS = ((500, 500), (1_000, 500), (4_000, 500), (5_000, 5_000), (50_000, 50_000))
 FEATURES = 20
+ASKED = 0.25  # the shift, in standard deviations, that has to be found among 500 rows
 DIMENSION = 96  # of the drawn documents: a quarter of a model's, so that the whole grid takes an hour and not four
 POOL = 150_000  # vectors that windows of documents are drawn from
 CATEGORIES = np.array(["beginner", "expert", "intermediate", "other"])
@@ -71,7 +72,7 @@ def swapped(one: str, other: str) -> Change:
 
 
 CASES = (
-    *map(shifted, (0.03, 0.1, 0.25, 0.5)),
+    *map(shifted, (0.03, 0.1, ASKED, 0.5)),
     Case("spread x 1.25", lambda _, values: values * 1.25),
     Case("spread x 1.5", lambda _, values: values * 1.5),
     Case("a constant that moves", lambda _, values: np.ones(len(values))),
@@ -251,8 +252,10 @@ def numbers(runs: int) -> None:
             line(f"no drift, 20 {word}", sizes(before, after), count, cells)
     for case in CASES:
         for before, after in PAIRS:
-            cells = averaged(one_run(case, seed, before, after) for seed in range(runs))
-            line(case.name, sizes(before, after), runs, cells)
+            # what is asked of this one is near what can be reached: a few per cent matter
+            count = runs * (10 if case.sigma == ASKED and after <= SIZES[0] else 1)
+            cells = averaged(one_run(case, seed, before, after) for seed in range(count))
+            line(case.name, sizes(before, after), count, cells)
 
 
 def documents(runs: int) -> None:
@@ -296,7 +299,7 @@ def speed() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20, help="runs of every cell (200 to publish)")
+    parser.add_argument("--runs", type=int, default=12, help="runs of every cell (200 to publish)")
     parser.add_argument(
         "--only", choices=("numbers", "documents", "history", "speed"), action="append", help="a part of it alone"
     )

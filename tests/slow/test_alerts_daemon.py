@@ -80,7 +80,11 @@ def daemon(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         running = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
         yield running
         os.killpg(running.pid, signal.SIGTERM)
-        running.wait(60)
+        try:
+            running.wait(60)
+        except subprocess.TimeoutExpired:  # it waits for a run that is under way, and nobody waits for that one
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait(30)
 
 
 def waited(for_what: Callable[[], bool]) -> bool:
