@@ -14,7 +14,7 @@ import pyarrow as pa
 from lodestore.conditions import condition
 from lodestore.context import Context, ContextOptions, instruction_for, messages_of, pack, turns, values_for
 from lodestore.diversity import mmr
-from lodestore.errors import RequestError, UnknownNameError
+from lodestore.errors import RequestError, StoreError, UnknownNameError
 from lodestore.features import Features, OnlineAnswer
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
@@ -22,7 +22,18 @@ from lodestore.online import Status
 from lodestore.ports import Embedder, VectorStore
 from lodestore.prompts import PromptTemplate, render
 from lodestore.rerank import Reranker
-from lodestore.retrieval import COLUMNS, MAX_K, Hit, Mode, SearchResult, candidates, checked_query
+from lodestore.retrieval import (
+    COLUMNS,
+    MAX_K,
+    Hit,
+    Mode,
+    Readable,
+    Reading,
+    Spots,
+    candidates,
+    checked_query,
+    hit_of,
+)
 from lodestore.spec import FeatureRef
 from lodestore.templates import Templates
 
@@ -127,46 +138,63 @@ class Composer:
         clock = _Laps()
         found_user = self.user(request) if user is None else user
         clock.lap("features")
-        k = request.k or self.options.k
-        watched = _Watched(live.vectors, live.embedder, depth=max(candidates(k), self._pool(k)))
-        where = condition(request.filter, filters=self.options.filters, features=found_user.features)
+        chosen = template or self._template(live, request, context_id)
+        # A reranker reads every candidate anyway.
+        reading = _reading(live) if self._reranker is None else None
+        try:
+            watched, hits, degraded = self._found(live, request, found_user, reading, clock)
+        except StoreError:
+            if reading is None:
+                raise
+            # Its files were taken away meanwhile; the store's own search opens what is there now.
+            watched, hits, degraded = self._found(live, request, found_user, None, clock)
+        context = self._rendered(live, request, found_user, hits, chosen, clock)
+        context = replace(
+            context,
+            release=live.release.generation,
+            context_id=context_id,
+            degraded=(*found_user.degraded, *degraded),
+            timings_ms=clock.told(),
+        )
+        return Composed(context, watched.vector, live.versions.get("content"))
+
+    def _found(
+        self, live: Live, request: Request, user: User, reading: Reading | None, clock: _Laps
+    ) -> tuple[_Watched, tuple[Hit, ...], tuple[str, ...]]:
+        """The hits to cite, by which tables they were found, and what was down."""
+        k, pool = request.k or self.options.k, self._pool(request.k or self.options.k)
+        watched = _Watched(live.vectors, live.embedder, reading, depth=max(candidates(k), pool))
+        where = condition(request.filter, filters=self.options.filters, features=user.features)
         search = replace(live, vectors=watched, embedder=watched.embedder)
-        checked_query(request.query, k=self._pool(k), mode=request.mode)
+        checked_query(request.query, k=pool, mode=request.mode)
         if request.mode == "hybrid" and "content" in live.versions:
             watched.ahead(live.version().table, request.query, where)
-        found = search.search(request.query, k=self._pool(k), mode=request.mode, where=where)
+        found = search.search(request.query, k=pool, mode=request.mode, where=where)
         clock.lap("retrieval", but={"embedding": watched.embedding_ms})
-        hits = self._selected(request.query, found, watched.rows, k, clock)
-        chosen = template or self._template(live, request, context_id)
-        context = self._rendered(live, request, found_user, hits, chosen, clock)
-        release = live.release.generation
-        degraded = (*found_user.degraded, *found.degraded)
-        context = replace(context, release=release, context_id=context_id, degraded=degraded, timings_ms=clock.told())
-        return Composed(context, watched.vector, live.versions.get("content"))
+        return watched, self._selected(request.query, found.hits, watched, k, clock), found.degraded
 
     def _pool(self, k: int) -> int:
         """How many hits there are to choose from."""
         chosen = self._reranker is not None or self.options.diversity > 0
         return min(MAX_K, k * self.options.candidates) if chosen else k
 
-    def _selected(
-        self, query: str, found: SearchResult, vectors: Mapping[str, np.ndarray], k: int, clock: _Laps
-    ) -> tuple[Hit, ...]:
+    def _selected(self, query: str, hits: Sequence[Hit], watched: _Watched, k: int, clock: _Laps) -> tuple[Hit, ...]:
         """The k hits to cite, best first: by the reranker where there is one, and none like those before it."""
-        hits = found.hits
-        if len(hits) < 2:  # noqa: PLR2004 - one hit has no order
-            return hits[:k]
+        places = self._places(query, hits, watched, k, clock) if len(hits) > 1 else range(len(hits))
+        cited = watched.filled([hits[place] for place in places])
+        clock.lap("reading")
+        return cited
+
+    def _places(self, query: str, hits: Sequence[Hit], watched: _Watched, k: int, clock: _Laps) -> Sequence[int]:
         scores = np.array([hit.score for hit in hits])
         if self._reranker is not None:
             scores = self._reranker.score(query, [hit.text for hit in hits])
             clock.lap("rerank")
         if self.options.diversity == 0:
-            return tuple(hits[place] for place in np.argsort(-scores, kind="stable")[:k])
-        blank = np.zeros_like(next(iter(vectors.values()))) if vectors else np.zeros(1, np.float32)
-        rows = np.stack([vectors.get(hit.chunk_id, blank) for hit in hits])
-        places = mmr(scores, rows, k=k, diversity=self.options.diversity)
+            return np.argsort(-scores, kind="stable")[:k].tolist()
+        chosen = mmr(scores, watched.vectors_of(hits), k=k, diversity=self.options.diversity)
         clock.lap("diversity")
-        return tuple(hits[place] for place in places)
+        return chosen
 
     def _template(self, live: Live, request: Request, context_id: str) -> PromptTemplate:
         """The live version for this user; who is nobody in particular is somebody else each time."""
@@ -219,18 +247,39 @@ def _values(answer: OnlineAnswer, refs: Sequence[str]) -> dict[str, Any]:
     return {ref: answer.columns[ref][0] for ref in refs}
 
 
+def _reading(live: Live) -> Reading | None:
+    """The content table of the snapshot to find rows in first and read them afterwards; None where that is not to be had.
+
+    Titles join a search by the documents of its candidates, which have to be read for that.
+    """
+    titled = live.weights.title > 0 and "title" in live.versions
+    store = live.vectors
+    if titled or "content" not in live.versions or not isinstance(store, Readable):
+        return None
+    return store.reading(live.version().table)
+
+
 class _Watched:
     """A snapshot's tables and model at work for one question: keeps its vector, those of the hits, and the time.
 
     A varied choice is made among what a plain search for as many hits looks at, so no side looks deeper
-    than `depth`.
+    than `depth`. Where the table can be read by place, the search finds places alone, under which hits go
+    until they are `filled`.
     """
 
-    def __init__(self, store: VectorStore, embedder: Callable[[EmbeddingVersion], Embedder], *, depth: int) -> None:
+    def __init__(
+        self,
+        store: VectorStore,
+        embedder: Callable[[EmbeddingVersion], Embedder],
+        reading: Reading | None,
+        *,
+        depth: int,
+    ) -> None:
         self._store = store
         self._depth = depth
         self._embedder = embedder
-        self.rows: dict[str, np.ndarray] = {}
+        self._reading = reading
+        self._rows: dict[str, np.ndarray] = {}
         self.vector: np.ndarray | None = None
         self.embedding_ms = 0.0
         self._words: Future[pa.Table] | None = None
@@ -252,10 +301,11 @@ class _Watched:
         if columns is None or "row_id" not in columns:
             return self._store.nearest(name, vector, k, where=where, exact=exact, columns=columns)
         self.vector = vector
+        depth = min(k, self._depth)
+        if self._reading is not None:
+            return _at_places(self._reading.nearest(vector, depth, where=where, exact=exact), columns)
         return self._kept(
-            self._store.nearest(
-                name, vector, min(k, self._depth), where=where, exact=exact, columns=[*columns, "vector"]
-            )
+            self._store.nearest(name, vector, depth, where=where, exact=exact, columns=[*columns, "vector"])
         )
 
     def ahead(self, name: str, query: str, where: str | None) -> None:
@@ -273,6 +323,8 @@ class _Watched:
         return self._kept(self._words.result() if begun and self._words else self._by_words(*asked))
 
     def _by_words(self, name: str, query: str, k: int, where: str | None, columns: tuple[str, ...]) -> pa.Table:
+        if self._reading is not None:
+            return _at_places(self._reading.matching(query, k, where=where), columns)
         return self._store.matching(name, query, k, where=where, columns=[*columns, "vector"])
 
     def index(self, name: str) -> None:
@@ -282,10 +334,45 @@ class _Watched:
         return self._store.indexed(name)
 
     def _kept(self, found: pa.Table) -> pa.Table:
+        if "vector" not in found.column_names:
+            return found
         if found.num_rows:
-            vectors = np.stack(found["vector"].combine_chunks().to_numpy(zero_copy_only=False))
-            self.rows.update(zip(found["row_id"].to_pylist(), vectors, strict=True))
+            self._rows.update(zip(found["row_id"].to_pylist(), _matrix(found["vector"]), strict=True))
         return found.drop_columns(["vector"])
+
+    def vectors_of(self, hits: Sequence[Hit]) -> np.ndarray:
+        """A row for each hit; zeros where its vector is not known."""
+        if self._reading is not None:
+            return _matrix(self._reading.take(_places_of(hits), ["vector"])["vector"])
+        blank = np.zeros_like(next(iter(self._rows.values()))) if self._rows else np.zeros(1, np.float32)
+        return np.stack([self._rows.get(hit.chunk_id, blank) for hit in hits])
+
+    def filled(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """The hits with what they are made of."""
+        if self._reading is None or not hits:
+            return tuple(hits)
+        rows = self._reading.take(_places_of(hits), COLUMNS).to_pylist()
+        return tuple(
+            replace(hit_of(row, hit.score), vector_rank=hit.vector_rank, text_rank=hit.text_rank)
+            for hit, row in zip(hits, rows, strict=True)
+        )
+
+
+def _at_places(found: Spots, columns: Sequence[str]) -> pa.Table:
+    """Rows of which only the places are known, under which they go as ids."""
+    nothing = pa.nulls(len(found.places))
+    told = {"row_id": pa.array(map(str, found.places), pa.string()), "_score": pa.array(found.scores, pa.float64())}
+    return pa.table({name: told.get(name, nothing) for name in (*columns, "_score")})
+
+
+def _places_of(hits: Sequence[Hit]) -> list[int]:
+    return [int(hit.chunk_id) for hit in hits]
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """The vectors of a column, as rows."""
+    flat = column.combine_chunks()
+    return flat.flatten().to_numpy().reshape(len(flat), -1)
 
 
 class _Timed:
@@ -318,8 +405,8 @@ class _Laps:
         """The time since the last lap belongs to `name`, except for what belongs to others."""
         now = time.perf_counter()
         spent = (now - self._last) * 1000
-        self._laps |= but or {}
-        self._laps[name] = spent - sum((but or {}).values())
+        for part, value in {**(but or {}), name: spent - sum((but or {}).values())}.items():
+            self._laps[part] = self._laps.get(part, 0.0) + value
         self._last = now
 
     def told(self) -> dict[str, float]:

@@ -477,18 +477,14 @@ class Features:
         view = self.catalog.latest.get("user_activity")
         if view is None or len(view.entity.keys) != 1:
             return
-        (row,) = self._online.read(_namespace(view), [(user_id,)])
-        names = [one.name for one in view.stored]
-        found = columns_of([row], names, ttl=view.ttl, now_micros=_micros(at))
-        values = {name: column[0] for name, column in found.columns.items() if column[0] is not None}
-        counted = {"session_queries_count": values.get("session_queries_count", 0) + 1, "last_active": at}
-        values |= {name: value for name, value in counted.items() if name in view.features}
-        stamp = _micros(at)
         # A request id is only as unique as its client makes it: two users may send the same.
         event_id = digest([user_id, request_id]).encode()
-        self._online.write(
-            _namespace(view), [((user_id,), OnlineRow(stamp, stamp, encode_payload(values), event_id))], journal=True
-        )
+        stamp = _micros(at)
+
+        def counted(before: OnlineRow | None) -> OnlineRow:
+            return _one_more(view, before, at=at, event_id=event_id)
+
+        self._online.change(_namespace(view), (user_id,), counted)
         note_newest(self._online, _namespace(view), stamp)
         asked = any(one.made_from.startswith("question") for one in view.embeddings)
         if query_vector is not None and version is not None and asked:
@@ -756,6 +752,25 @@ def _with_problems(total: Recorded, name: str, rejects: Mapping[int, str], *, wo
     """Line 0 stands for the whole of the file."""
     told = [f"{name}, {word} {line}: {why}" if line else f"{name}: {why}" for line, why in sorted(rejects.items())]
     return Recorded(total.view, total.read, total.added, total.known, tuple(told))
+
+
+def _one_more(view: FeatureView, before: OnlineRow | None, *, at: datetime, event_id: bytes) -> OnlineRow:
+    """The user's row with one more question; what else it says stays, as long as it has not expired.
+
+    Of two questions at once the earlier one may come second: its row bears the time of the newer one, or it
+    would be late and not be counted.
+    """
+    names = [one.name for one in view.stored]
+    found = columns_of([before], names, ttl=view.ttl, now_micros=_micros(at))
+    values = {name: column[0] for name, column in found.columns.items() if column[0] is not None}
+    stamp = _micros(at) if before is None else max(before.event_micros, _micros(at))
+    counted = {
+        "session_queries_count": values.get("session_queries_count", 0) + 1,
+        "last_active": moment_of(stamp),
+    }
+    values |= {name: value for name, value in counted.items() if name in view.features}
+    created = stamp if before is None else max(before.created_micros, stamp)
+    return OnlineRow(stamp, created, encode_payload(values), event_id)
 
 
 def _reject_row(source: str, uri: str, reason: str, detail: str) -> dict[str, str]:

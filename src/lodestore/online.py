@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import math
 import struct
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -162,6 +162,15 @@ class OnlineStore(Protocol):
 
     def write(self, namespace: str, rows: Iterable[tuple[Key, OnlineRow]], *, journal: bool = False) -> Written:
         """Every row is stored, late or a duplicate."""
+
+    def change(
+        self, namespace: str, key: Key, make: Callable[[OnlineRow | None], OnlineRow], *, journal: bool = True
+    ) -> bool:
+        """What `make` gives for the stored row is stored in its place; False for a known event id.
+
+        Nobody changes the row in between, so that counting up loses no count. `make` is quick, and may be
+        called more than once.
+        """
 
     def write_columns(
         self,

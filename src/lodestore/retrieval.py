@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,16 @@ __all__ = [
     "MAX_K",
     "Hit",
     "Mode",
+    "Readable",
+    "Reading",
     "SearchOptions",
     "SearchResult",
+    "Spots",
     "Titles",
     "Weights",
     "checked_query",
     "fuse",
+    "hit_of",
     "search",
 ]
 
@@ -76,6 +80,34 @@ class Titles:
 
     table: str
     vector: np.ndarray
+
+
+class Spots(NamedTuple):
+    """Where rows are in one version of a table, best first, and how well each fits."""
+
+    places: list[int]
+    scores: list[float]
+
+
+class Reading(Protocol):
+    """One version of a table, whose rows can be found first and read afterwards."""
+
+    def nearest(self, vector: np.ndarray, k: int, *, where: str | None = None, exact: bool = False) -> Spots:
+        """Where the k nearest rows by cosine are, best first."""
+
+    def matching(self, query: str, k: int, *, where: str | None = None) -> Spots:
+        """Where the k best rows by BM25 are, best first."""
+
+    def take(self, places: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """These columns of the rows at the places, in their order."""
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A store whose tables can be searched so."""
+
+    def reading(self, name: str) -> Reading:
+        """The table at its newest version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +235,13 @@ def search(
     """
     if mode == "text":
         found = store.matching(table, query, k, where=where, columns=COLUMNS)
-        return [_hit(row, row["_score"]) for row in found.to_pylist()]
+        return [hit_of(row, row["_score"]) for row in found.to_pylist()]
     if vector is None:
         message = f"mode {mode} needs the query's vector"
         raise RequestError(message)
     if mode == "vector":
         found = store.nearest(table, vector, k, where=where, exact=exact, columns=COLUMNS)
-        return [_hit(row, row["_score"]) for row in found.to_pylist()]
+        return [hit_of(row, row["_score"]) for row in found.to_pylist()]
     depth, say = candidates(k), weights or Weights()
     near = store.nearest(table, vector, depth, where=where, exact=exact, columns=COLUMNS)
     matching = store.matching(table, query, depth, where=where, columns=COLUMNS)
@@ -250,7 +282,7 @@ def fused(
     scored = _fused_places([*sides, of_titles], [say.vector, say.text, say.title])
     return [
         replace(
-            _hit(rows[name], score),
+            hit_of(rows[name], score),
             vector_rank=sides[0].get(name),
             text_rank=sides[1].get(name),
             title_rank=of_titles.get(name),
@@ -259,7 +291,8 @@ def fused(
     ]
 
 
-def _hit(row: Mapping[str, Any], score: float) -> Hit:
+def hit_of(row: Mapping[str, Any], score: float) -> Hit:
+    """The hit that a row of a table makes; the row has at least the columns of `COLUMNS`."""
     return Hit(
         chunk_id=row["row_id"],
         document_id=row["document_id"],

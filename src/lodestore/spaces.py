@@ -348,8 +348,7 @@ class Spaces:
     def ask(self, view: FeatureView, key: Key, question: Question, *, event_id: bytes, at: datetime) -> bool:
         """The user's last question and the mean of all are online, and the question is in the journal.
 
-        A question that was noted before changes nothing. Two questions of one user at one moment in two
-        processes may leave one of them out of the mean online, until it is made again from the history.
+        A question that was noted before changes nothing.
         """
         stamp, version = _micros(at), question.version
         vector = checked(np.atleast_2d(question.vector), texts=1, dimension=version.dimension, label=version.label)[0]
@@ -364,14 +363,19 @@ class Spaces:
         return True
 
     def _blend(self, place: str, name: str, key: Key, vector: np.ndarray[Any, Any], when: int) -> None:
-        (before,) = self._online.read(place, [key])
-        mean, weight, at = vector.astype(np.float64), 1.0, when
-        if before is not None:
-            held = decode_payload(before.payload)
-            at = max(before.event_micros, when)
-            mean, weight = blended(np.asarray(held[name], np.float64), held[_WEIGHT], before.event_micros, vector, when)
-        payload = encode_payload({name: mean.astype(np.float32), _WEIGHT: weight})
-        self._online.write(place, [(key, OnlineRow(at, _micros(self._clock()), payload))])
+        created = _micros(self._clock())
+
+        def blend(before: OnlineRow | None) -> OnlineRow:
+            mean, weight, at = vector.astype(np.float64), 1.0, when
+            if before is not None:
+                held = decode_payload(before.payload)
+                at, old = max(before.event_micros, when), np.asarray(held[name], np.float64)
+                mean, weight = blended(old, held[_WEIGHT], before.event_micros, vector, when)
+            payload = encode_payload({name: mean.astype(np.float32), _WEIGHT: weight})
+            # Of two questions at once, the one that is blended second has to win.
+            return OnlineRow(at, created if before is None else max(before.created_micros, created), payload)
+
+        self._online.change(place, key, blend, journal=False)
 
     # -- draining
 

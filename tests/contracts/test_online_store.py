@@ -230,6 +230,29 @@ def test_many_event_ids_are_forgotten_at_once(store):
 # Whole columns
 
 
+def one_more(event_id: bytes) -> Callable[[OnlineRow | None], OnlineRow]:
+    def make(before: OnlineRow | None) -> OnlineRow:
+        return row((value_of(before) or 0) + 1, event_id=event_id)
+
+    return make
+
+
+def test_a_change_is_made_from_the_stored_row_and_an_event_counts_once(store):
+    answers = [store.change(VIEW, ("u1",), one_more(one)) for one in (b"e1", b"e2", b"e1")]
+
+    assert answers == [True, True, False]
+    assert values(store, "u1") == [2]
+    assert [one.row.event_id for one in store.journal_read(10)] == [b"e1", b"e2"]
+
+
+def test_changes_at_once_lose_no_count(store):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.change(VIEW, ("u1",), one_more(b"e%d" % (n % 100))), range(200)))
+
+    assert values(store, "u1") == [100]
+    assert store.journal_size() == 100
+
+
 def test_columns_are_stored_like_rows(store):
     keys = [("b",), ("a",), ("c",)]
     payloads = [encode_payload({"value": key[0]}) for key in keys]

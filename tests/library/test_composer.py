@@ -16,7 +16,7 @@ import pytest
 from lodestore.answer import answer
 from lodestore.composer import Composer, Request
 from lodestore.context import ContextOptions, turns
-from lodestore.errors import ModelError, RequestError, SettingsError
+from lodestore.errors import ModelError, RequestError, SettingsError, StoreError
 from lodestore.project import Project, open_project
 from lodestore.promotion import activate
 from lodestore.rerank import reranker_of
@@ -150,6 +150,41 @@ def test_every_citation_maps_to_its_chunk_document_uri_and_span(project):
         assert one["uri"]
         assert one["end"] - one["start"] == len(one["text"])
     assert [one["n"] for one in made.to_json()["hits"]] == [1, 2, 3]
+
+
+class Unread:
+    """A store whose tables cannot be read by place, or whose files are taken away while they are."""
+
+    def __init__(self, store, broken=None):
+        self.nearest, self.matching = store.nearest, store.matching
+        if broken is not None:
+            self.reading = lambda _: broken
+
+
+class Broken:
+    """A reading of files that are gone."""
+
+    def nearest(self, *_, **__):
+        message = "Not found"
+        raise StoreError(message)
+
+    matching = take = nearest
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+@pytest.mark.parametrize("diversity", [0.0, 0.5])
+@pytest.mark.parametrize("broken", [None, Broken()])
+def test_a_context_is_the_same_from_a_store_that_cannot_be_read_by_place(project, mode, diversity, broken):
+    composer = with_options(project, diversity=diversity, k=3).store.composer
+    live, request = project.live(), Request(QUESTION, "ada", mode=mode)
+
+    quick = composer.compose(live, request, context_id="c")
+    plain = composer.compose(replace(live, vectors=Unread(live.vectors, broken)), request, context_id="c")
+
+    assert quick.context.hits == plain.context.hits
+    assert len(quick.context.hits) == 3
+    assert (quick.context.prompt, quick.context.messages) == (plain.context.prompt, plain.context.messages)
+    assert mode == "text" or np.array_equal(quick.vector, plain.vector)
 
 
 def test_the_same_thing_is_not_cited_twice_while_something_else_is_left(project):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 
 from lodestore import cli
 from lodestore.errors import RequestError, RetentionError, UnknownContextError
+from lodestore.online import decode_payload
 from lodestore.project import open_project
 from lodestore.replay import replay
+from lodestore.tables import view_table
 
 QUESTION = "when is a refund paid?"
 LEVELS = {"ada": "expert", "ben": "beginner"}
@@ -126,6 +129,27 @@ def test_a_repeated_request_is_counted_and_logged_once(project):
     assert len({one.context_id for one in made}) == 1
     assert project.tables.count("contexts") == 2
     assert counted.columns["user_activity:session_queries_count"] == [2]
+
+
+def test_many_requests_at_once_are_each_counted_once_however_often_they_are_sent(project):
+    project.store.context(QUESTION, user_id="ada", request_id="warm")
+    sent = [f"r{n % 12}" for n in range(36)]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: project.store.context(QUESTION, user_id="ada", request_id=one), sent))
+    project.contexts.flush()
+    moved = project.features.drain()
+
+    read = ["user_activity:session_queries_count", "user_activity:interaction_history_embedding"]
+    online = project.store.online(read, {"user_id": ["ada"]}).columns
+    view = project.catalog.latest["user_activity"]
+    place = f"user_activity@1/interaction_history_embedding/{project.live().version().key}"
+    (mean,) = project.online.read(place, [("ada",)])
+    assert online["user_activity:session_queries_count"] == [13]
+    assert project.tables.count("contexts") == 13
+    assert project.tables.count(view_table(view)) == 13
+    assert decode_payload(mean.payload)["weight"] == pytest.approx(13, abs=0.01)
+    assert moved == 26
 
 
 def test_a_replay_of_what_did_not_change_is_the_same_in_every_part(project):

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestore.adapters.lance_reading import LanceReading
 from lodestore.errors import DimensionError, LodestoreError, StoreError, StoreWriteError
 from lodestore.tables import in_list, retired
 
@@ -33,6 +35,9 @@ REFINE = 4
 # What a text search looks into.
 TEXT_COLUMNS = ("title", "text")
 _IDS_PER_DELETE = 500
+# What readings keep in memory of indexes and of files; the engine's own limits are 6 and 1 GiB.
+_INDEX_BYTES = 1 << 30
+_FILE_BYTES = 1 << 28
 _PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 _WRITE_TROUBLE = (
     ("No space left", "the disk is full; free some room and run again: nothing that was there is lost"),
@@ -163,6 +168,9 @@ class LanceStore:
         self._lock = Lock()
         self._handles: dict[str, Any] = {}
         self._worded: set[str] = set()
+        self._readings: dict[str, tuple[float, Any, LanceReading]] = {}
+        self._seen: dict[str, int] = {}
+        self._session: Any = None
         self._connection: Any = None
 
     @property
@@ -222,6 +230,8 @@ class LanceStore:
     def _let_go(self, name: str) -> None:
         self._handles.pop(name, None)
         self._worded.discard(name)
+        self._readings.pop(name, None)
+        self._seen.pop(name, None)
 
     # -- tables
 
@@ -321,7 +331,9 @@ class LanceStore:
 
     def revision(self, name: str) -> int:
         """A number that grows with every change of the table; 0 for an absent one. Costs half a millisecond."""
-        return self._on(name, "read", lambda handle: int(handle.version), absent=lambda: 0)
+        found = self._on(name, "read", lambda handle: int(handle.version), absent=lambda: 0)
+        self._seen[name] = found
+        return found
 
     def drop(self, name: str) -> None:
         """The table is gone."""
@@ -413,6 +425,57 @@ class LanceStore:
                 "run its embedding job again, or call index() before text is searched"
             )
             raise StoreError(message)
+
+    def reading(self, name: str) -> LanceReading:
+        """The table at its newest version, or at one that was the newest less than `consistency` ago.
+
+        It is never older than what `revision` told of the table.
+        """
+
+        def current(handle: Any) -> LanceReading:  # noqa: ANN401
+            kept = self._readings.get(name)
+            now = monotonic()
+            fresh = kept is not None and now - kept[0] < self._consistency.total_seconds()
+            if kept is not None and fresh and kept[2].version >= self._seen.get(name, 0):
+                return kept[2]
+            dataset = self._dataset(name) if kept is None else kept[1]
+            newest = dataset.latest_version
+            if kept is None or newest != kept[2].version:
+                found = self._reading(handle, name, dataset.checkout_version(newest))
+            else:
+                found = kept[2]
+            self._readings[name] = (now, dataset, found)
+            return found
+
+        return self._on(name, "searched", current)
+
+    def _dataset(self, name: str) -> Any:  # noqa: ANN401 - lance ships no types
+        import lance
+
+        if self._session is None:
+            self._session = lance.Session(index_cache_size_bytes=_INDEX_BYTES, metadata_cache_size_bytes=_FILE_BYTES)
+        place = f"{self.uri.rstrip('/')}/{name}.lance"
+        return lance.dataset(place, storage_options=self._storage or None, session=self._session)
+
+    def _reading(self, handle: Any, name: str, dataset: Any) -> LanceReading:  # noqa: ANN401
+        @contextmanager
+        def telling() -> Iterator[None]:
+            try:
+                with _telling(f"table {name} cannot be searched", self.uri):
+                    yield
+            except StoreError:
+                # Its files may be gone; the next reading opens the table anew.
+                self._readings.pop(name, None)
+                raise
+
+        return LanceReading(
+            dataset,
+            worded=lambda: self._check_words(handle, name),
+            telling=telling,
+            probes=PROBES,
+            refine=REFINE,
+            text_columns=TEXT_COLUMNS,
+        )
 
     def index(self, name: str) -> None:
         """The indexes that searches need exist and cover the rows; an empty table gets its text index too."""

@@ -231,6 +231,18 @@ class LmdbOnlineStore:
             written += self._write_batch(prefix, batch, journal=journal)
         return written
 
+    def change(
+        self, namespace: str, key: Key, make: Callable[[OnlineRow | None], OnlineRow], *, journal: bool = True
+    ) -> bool:
+        """What `make` gives for the stored row is stored in its place; False for a known event id."""
+        prefix = namespace_prefix(namespace)
+        address = _address(prefix, encode_key(key))
+        with self._transaction(write=True) as (shared, txn):
+            before = txn.get(address, None, shared.rows)
+            row = make(None if before is None else decode_row(before))
+            batch = list(deliveries([(key, row)], prefix=prefix, longest=_LONGEST_KEY))
+            return not _settled(shared, txn, prefix, batch, journal=journal).duplicates
+
     def write_columns(
         self,
         namespace: str,
@@ -267,19 +279,8 @@ class LmdbOnlineStore:
         return Written(len(addresses) - late, 0, late)
 
     def _write_batch(self, prefix: bytes, batch: list[Delivery], *, journal: bool) -> Written:
-        addresses = [one.key for one in batch]
-        event_keys = {one.event_id: _event_key(prefix, one.event_id) for one in batch if one.event_id is not None}
         with self._transaction(write=True) as (shared, txn):
-            stored = dict(txn.cursor(shared.rows).getmulti(addresses))
-            known = set(txn.cursor(shared.events).getmulti(list(event_keys.values()), values=False))
-            seen = {event_id for event_id, key in event_keys.items() if key in known} if known else known
-            settled = settle(batch, stored=stored, seen=seen)
-            txn.cursor(shared.rows).putmulti(settled.rows.items())
-            remembered = sorted((event_keys[one], when) for one, when in settled.events.items())
-            txn.cursor(shared.events).putmulti(remembered)
-            if journal:
-                _append_journal(shared, txn, prefix, settled)
-        return settled.written
+            return _settled(shared, txn, prefix, batch, journal=journal)
 
     def delete(self, namespace: str, keys: Sequence[Key]) -> int:
         """These keys have no row; how many had one."""
@@ -433,6 +434,24 @@ def _while(rows: Iterable[_T], wanted: Callable[[_T], bool]) -> Iterator[_T]:
         if not wanted(one):
             return
         yield one
+
+
+def _settled(
+    shared: _Shared, txn: lmdb.Transaction[bytes], prefix: bytes, batch: list[Delivery], *, journal: bool
+) -> Written:
+    """What the batch changes is changed in this transaction."""
+    addresses = [one.key for one in batch]
+    event_keys = {one.event_id: _event_key(prefix, one.event_id) for one in batch if one.event_id is not None}
+    stored = dict(txn.cursor(shared.rows).getmulti(addresses))
+    known = set(txn.cursor(shared.events).getmulti(list(event_keys.values()), values=False))
+    seen = {event_id for event_id, key in event_keys.items() if key in known} if known else known
+    settled = settle(batch, stored=stored, seen=seen)
+    txn.cursor(shared.rows).putmulti(settled.rows.items())
+    remembered = sorted((event_keys[one], when) for one, when in settled.events.items())
+    txn.cursor(shared.events).putmulti(remembered)
+    if journal:
+        _append_journal(shared, txn, prefix, settled)
+    return settled.written
 
 
 def _append_journal(shared: _Shared, txn: lmdb.Transaction[bytes], prefix: bytes, settled: Settled) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class MemoryOnlineStore:
     """An OnlineStore that threads of one process may share and that ends with it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._rows: dict[str, dict[bytes, bytes]] = {}
         self._events: dict[str, dict[bytes, bytes]] = {}
         self._journal: dict[int, tuple[str, Delivery]] = {}
@@ -54,6 +54,14 @@ class MemoryOnlineStore:
     def write(self, namespace: str, rows: Iterable[tuple[Key, OnlineRow]], *, journal: bool = False) -> Written:
         """Every row is stored, late or a duplicate."""
         return self._write(namespace, deliveries(rows), journal=journal)
+
+    def change(
+        self, namespace: str, key: Key, make: Callable[[OnlineRow | None], OnlineRow], *, journal: bool = True
+    ) -> bool:
+        """What `make` gives for the stored row is stored in its place; False for a known event id."""
+        with self._lock:
+            (before,) = self.read(namespace, [key])
+            return not self.write(namespace, [(key, make(before))], journal=journal).duplicates
 
     def write_columns(
         self,

@@ -8,7 +8,7 @@ its own persistence (appendonly) keeps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -93,6 +93,14 @@ end
 redis.call('SADD', namespaces, namespace)
 return {accepted, duplicates, late}
 """
+# The same for one row that was made from the stored one: only where that is still the one it was made from.
+_CHANGE: Final = (
+    """
+local expected = table.remove(ARGV)
+if (redis.call('HGET', KEYS[1], ARGV[3]) or '') ~= expected then return {-1, 0, 0} end
+"""
+    + _WRITE
+)
 
 
 class ValkeyOnlineStore:
@@ -103,6 +111,7 @@ class ValkeyOnlineStore:
         self._where = where
         self._tag = b"{%b}:" % name.encode()
         self._script = client.register_script(_WRITE)
+        self._changing = client.register_script(_CHANGE)
         self._closed = False
         self._check_schema()
 
@@ -174,10 +183,37 @@ class ValkeyOnlineStore:
         """Every row is stored or late."""
         return self._write(namespace, deliveries_of_columns(keys, event_micros, created_micros, payloads))
 
-    def _write(self, namespace: str, rows: Iterable[Delivery], *, journal: bool = False) -> Written:
+    def change(
+        self, namespace: str, key: Key, make: Callable[[OnlineRow | None], OnlineRow], *, journal: bool = True
+    ) -> bool:
+        """What `make` gives for the stored row is stored in its place; False for a known event id."""
+        names, encoded = self._names(namespace), encode_key(key)
+        while True:
+            with self._asking() as client:
+                before = client.hget(names[0], encoded)
+                (one,) = deliveries([(key, make(None if before is None else decode_row(before)))])
+                noted = b"1" if journal else b"0"
+                told = [
+                    namespace_prefix(namespace)[:-1],
+                    noted,
+                    one.key,
+                    one.stored,
+                    one.event_id or b"",
+                    before or b"",
+                ]
+                accepted, duplicates, _ = self._changing(keys=names, args=told, client=client)
+            # Somebody else was quicker; whoever is, gets on, so that this ends.
+            if accepted >= 0:
+                return not duplicates
+
+    def _names(self, namespace: str) -> list[bytes]:
+        """The keys of the scripts."""
         encoded = namespace_prefix(namespace)[:-1]
         parts = (b"events:" + encoded, b"journal", b"sequence", b"namespaces", b"event_namespaces")
-        names = [self._rows(namespace), *(self._tag + part for part in parts)]
+        return [self._rows(namespace), *(self._tag + part for part in parts)]
+
+    def _write(self, namespace: str, rows: Iterable[Delivery], *, journal: bool = False) -> Written:
+        encoded, names = namespace_prefix(namespace)[:-1], self._names(namespace)
         written = Written()
         for batch in batches(rows):
             arguments = [encoded, b"1" if journal else b"0"]
