@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,10 +74,13 @@ def activate(
     project: Project, template_id: str, weights: Mapping[str, float], *, author: str, reason: str = ""
 ) -> Release:
     """These versions of the template are live, in these proportions."""
-    if not weights or any(not weight > 0 for weight in weights.values()):
+    if not weights or any(not 0 < weight < math.inf for weight in weights.values()):
         message = f"{template_id}: give one or more versions, each with a weight above 0, such as 1.0.0=0.9 1.1.0=0.1"
         raise RequestError(message)
-    value = {project.templates.get(template_id, version).version: weight for version, weight in weights.items()}
+    total = math.fsum(weights.values())
+    # The slot holds shares, of which the choice for each user expects that they make 1.
+    parts = dict(weights) if math.isclose(total, 1) else {name: weight / total for name, weight in weights.items()}
+    value = {project.templates.get(template_id, version).version: part for version, part in parts.items()}
     base, slot = project.releases.live(), Slot("template", template_id)
     if base.slots.get(slot) == value:
         message = f"{template_id}: just so live already in release {base.generation}; nothing was changed"

@@ -332,6 +332,20 @@ def test_an_experiment_is_sticky_by_user_and_each_exposure_is_logged(project):
     assert (row.template_version, row.weights) == (users["u1"], {"1.0.0": 0.5, "1.1.0": 0.5})
 
 
+def test_proportions_of_any_size_go_live_as_shares(project):
+    project.templates.add_folder(_folder(project, "next", NEXT))
+
+    made = activate(project, "qa_basic", {"1.0.0": 3, "1.1.0": 1}, author="test")
+
+    assert made.templates["qa_basic"] == {"1.0.0": 0.75, "1.1.0": 0.25}
+    context = project.store.composer.compose(
+        project.live(), Request("coffee", "u1", mode="text"), context_id="c"
+    ).context
+    assert context.template_version in {"1.0.0", "1.1.0"}
+    with pytest.raises(RequestError, match="weight above 0"):
+        activate(project, "qa_basic", {"1.0.0": float("inf")}, author="test")
+
+
 def test_every_step_has_its_time_and_they_add_up(project):
     made = project.store.context(QUESTION, user_id="ada").timings_ms
 
