@@ -7,6 +7,7 @@ import dagster as dg
 from assets import metadata
 from assets.automation import DOCUMENTS_FRESH
 from assets.house import House
+from lodestore.addresses import shown
 from lodestore.documents import DocumentSource
 from lodestore.project import Project
 from lodestore.tables import CHUNKS, DOCUMENTS, chunk_table
@@ -27,7 +28,7 @@ def _source(house: House, source: DocumentSource) -> dg.AssetSpec:
         house.key("source", source.name),
         group_name=GROUP,
         kinds={"file"},
-        description=f"Documents outside of Lodestore: `{source.uri}`.",
+        description=f"Documents outside of Lodestore: `{shown(source.uri)}`.",
     )
 
 

@@ -54,6 +54,7 @@ def heading(text: str) -> None:
 
 def summary(project: Project) -> None:
     """What the store holds now."""
+    from lodestore.status import checks_of
     from lodestore.tables import chunk_table
 
     heading("In the store")
@@ -67,9 +68,8 @@ def summary(project: Project) -> None:
         print(
             f"  vectors     {version.feature:8} {version.label:10} {health.rows:6,} rows, {health.coverage:.0%} covered"
         )
-    checks = {(row["check"], row["partition"]): row for row in project.logs.rows("checks")}
-    passed = sum(row["passed"] for row in checks.values())
-    print(f"  checks      {passed} passed, {len(checks) - passed} failed")
+    checks = checks_of(project.logs.rows("checks"))
+    print(f"  checks      {checks.passed} passed, {checks.warned} warned, {checks.failed} failed")
     for view in project.features.figures():
         print(f"  view        {view['name']:18} {view['entities']:4,} entities, {view['state']}")
     live = project.releases.live()

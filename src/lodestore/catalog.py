@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
@@ -39,6 +40,13 @@ class Catalog:
             return self.views[name, version]
         known = [*self.latest, *(f"{one}@{number}" for one, number in self.views)]
         raise UnknownViewError(name if version is None else f"{name}@{version}", known)
+
+    def pinned(self, text: str) -> FeatureView:
+        """The view that `NAME`, or `NAME@VERSION`, means."""
+        name, at, version = text.partition("@")
+        if at and re.fullmatch("[0-9]{1,9}", version) is None:
+            raise UnknownViewError(text, [*self.latest, *(f"{one}@{number}" for one, number in self.views)])
+        return self.view(name, int(version) if at else None)
 
     def served(self, ref: FeatureRef, live: Mapping[str, int]) -> FeatureView:
         """The view that answers a reference: the pinned version, or the one that is live, or the newest declared one.
@@ -110,7 +118,35 @@ def _put(known: dict[_K, _V], key: _K, value: _V, what: str) -> None:
         raise DeclarationError(message)
 
 
+# What the graph and the jobs around the views are called: an asset of the same name would clash with them.
+_TAKEN = frozenset(
+    [
+        "documents",
+        "chunks",
+        "embeddings",
+        "live_embeddings",
+        "templates",
+        "release",
+        "online",
+        "store_health",
+        "ingest",
+        "reembed",
+        "features",
+        "monitor",
+        "maintain",
+        "promote",
+        "rollback",
+        "rebaseline",
+        "drain",
+    ]
+)
+
+
 def _complete(catalog: Catalog) -> None:
+    taken = sorted(_TAKEN & set(catalog.latest))
+    if taken:
+        message = f"feature view {taken[0]}: an asset or a job of Lodestore has this name; call it something else"
+        raise DeclarationError(message)
     shared = set(catalog.latest) & set(catalog.on_demand)
     if shared:
         message = f"{', '.join(sorted(shared))}: a view and an on-demand view share the name; rename one"

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestore.addresses import shown
 from lodestore.chunking import Chunk, Chunker, embedded_text
 from lodestore.documents import Document, DocumentSource, Reading, Rejected
 from lodestore.logs import Logs
@@ -31,6 +32,10 @@ _RESOLVED = "resolved"
 _OF_EVENTS = "invalid_row"
 # Nothing was turned away, but documents that could not be found were kept; stands in the same log, once a source.
 _KEPT = "nothing_retired"
+
+
+# What a document says and where it lies; when one differs, its rows are written again.
+_State: TypeAlias = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +117,10 @@ class Corpus:
         self._logs.put_all("rejects", [_resolved(row) for row in left])
         return [DocumentSync(source, 0, 0, 0, 0, len(ids), 0) for source, ids in sorted(gone.items())]
 
-    def _known(self, source: str) -> dict[str, str]:
-        where = f"source = {quoted(source)}"
-        table = self._store.read("documents", ["document_id", "content_hash"], where)
-        return dict(zip(table["document_id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
+    def _known(self, source: str) -> dict[str, _State]:
+        columns = ["document_id", "content_hash", "uri", "mime"]
+        rows = self._store.read("documents", columns, f"source = {quoted(source)}").to_pylist()
+        return {row["document_id"]: (row["content_hash"], row["uri"], row["mime"]) for row in rows}
 
     def retire(self, document_ids: Sequence[str]) -> None:
         """The documents are in the retired table, and no longer in the live one."""
@@ -137,7 +142,7 @@ class Corpus:
         """Why nothing of the source was retired is logged when it first shows, and once more when it is mended."""
         known = {row["source"]: row for row in self.problems()}.get(source.name)
         if problem is not None and (known is None or known["detail"] != problem):
-            row = reject(source.name, source.uri, _KEPT, problem)
+            row = reject(source.name, shown(source.uri), _KEPT, problem)
             self._logs.put_all("rejects", [{**row, "id": digest([source.name, _KEPT])[:24]}])
         elif problem is None and known is not None:
             self._logs.put_all("rejects", [_resolved(known)])
@@ -250,11 +255,13 @@ class _Change:
     problem: str | None
 
 
-def _change(source: DocumentSource, reading: Reading, known: Mapping[str, str]) -> _Change:
+def _state(one: Document) -> _State:
+    return one.content_hash, one.uri, one.mime
+
+
+def _change(source: DocumentSource, reading: Reading, known: Mapping[str, _State]) -> _Change:
     new = tuple(one for one in reading.documents if one.document_id not in known)
-    changed = tuple(
-        one for one in reading.documents if known.get(one.document_id, one.content_hash) != one.content_hash
-    )
+    changed = tuple(one for one in reading.documents if known.get(one.document_id, _state(one)) != _state(one))
     # A file that is turned away now but was read before stays as it was: it is there, only not readable.
     seen = {one.document_id for one in reading.documents} | {one.document_id for one in reading.rejects}
     gone = tuple(sorted(known.keys() - seen))
@@ -262,7 +269,7 @@ def _change(source: DocumentSource, reading: Reading, known: Mapping[str, str]) 
     return _Change(new, changed, gone if problem is None else (), problem)
 
 
-def _problem(source: DocumentSource, reading: Reading, gone: Sequence[str], known: Mapping[str, str]) -> str | None:
+def _problem(source: DocumentSource, reading: Reading, gone: Sequence[str], known: Mapping[str, _State]) -> str | None:
     """Why nothing may be retired; None when nothing speaks against it."""
     if reading.problem or not reading.complete:
         return reading.problem or f"source {source.name!r} was not read to its end; nothing was retired"

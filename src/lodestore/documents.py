@@ -23,6 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from lodestore.addresses import hidden, shown
 from lodestore.errors import SettingsError, SourceError, nearest
 from lodestore.parsing import DOCUMENTS, ROWS, Parsed, Reason, Record, Unparsed, mime_of, one_line, parse, records
 from lodestore.spec import checked_name
@@ -247,7 +248,7 @@ def _local(source: DocumentSource, root: Path) -> _Listing:
 
 
 def _nowhere(source: DocumentSource, place: object, what: str) -> str:
-    return f"documents.{source.name}.uri = {source.uri!r}: {place} {what}"
+    return _clean(hidden(f"documents.{source.name}.uri = {source.uri!r}: {place} {what}", source.uri))
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -342,8 +343,9 @@ def _remote(source: DocumentSource) -> _Listing:
     protocol, _, rest = source.uri.partition("://")
     # a question mark in a web address starts its query
     fixed, pattern = (rest, "") if protocol.startswith("http") else _split(rest)
-    system, literal = _driver(source, source.uri)
     try:
+        # Some drivers connect as soon as they are made.
+        system, literal = _driver(source, source.uri)
         system.invalidate_cache()
         if system.isfile(literal):
             fixed, pattern = rest, ""
@@ -351,7 +353,7 @@ def _remote(source: DocumentSource) -> _Listing:
     except SourceError:
         raise
     except Exception as error:  # noqa: BLE001 - a driver raises what it likes; the reading is then incomplete
-        return _Listing((), (f"{source.uri} could not be listed: {_short(error)}",))
+        return _Listing((), (_clean(hidden(f"{source.uri} could not be listed: {_short(error)}", source.uri)),))
 
 
 def _driver(source: DocumentSource, uri: str) -> tuple[AbstractFileSystem, str]:
@@ -375,14 +377,14 @@ def _remote_files(source: DocumentSource, system: AbstractFileSystem, base: str,
     paths = {path.removeprefix(folder).lstrip("/"): info for path, info in found.items() if info["type"] == "file"}
     parts = {name: tuple(name.split("/")) for name in sorted(paths, key=lambda name: name.split("/"))}
     files = tuple(
-        _remote_file(system, name, paths[name])
+        _remote_file(source, system, name, paths[name])
         for name, split in parts.items()
         if single or (_matches(split, wanted) and not any(part.startswith(".") for part in split))
     )
     return _Listing(files, single=single, exact=_is_exact(pattern))
 
 
-def _remote_file(system: AbstractFileSystem, name: str, info: Mapping[str, Any]) -> _File:
+def _remote_file(source: DocumentSource, system: AbstractFileSystem, name: str, info: Mapping[str, Any]) -> _File:
     path = info["name"]
     modified = next((moment for key in _STAMPS if (moment := _moment(info.get(key)))), None)
 
@@ -390,7 +392,7 @@ def _remote_file(system: AbstractFileSystem, name: str, info: Mapping[str, Any])
         # the drivers' own files read lines without a limit
         return io.BufferedReader(cast("io.RawIOBase", system.open(path, "rb")))
 
-    return _File(name, system.unstrip_protocol(path), info.get("size"), modified, opened)
+    return _File(hidden(name, source.uri), shown(system.unstrip_protocol(path)), info.get("size"), modified, opened)
 
 
 def _short(error: Exception) -> str:
@@ -412,10 +414,11 @@ def _from_file(source: DocumentSource, file: _File, listing: _Listing, now: date
     except SourceError:
         raise
     except Exception as error:  # noqa: BLE001 - drivers and parsers raise what they like; it is told, not lost
-        yield _rejected(source, file, Unparsed("unparsable", f"could not be read: {_short(error)}"), row=rows)
+        said = hidden(_short(error), source.uri)
+        yield _rejected(source, file, Unparsed("unparsable", f"could not be read: {said}"), row=rows)
         gone = isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ELOOP}
         if not gone:  # a broken link holds no document
-            yield _Trouble(f"{_clean(file.uri)} could not be read: {_clean(_short(error))}")
+            yield _Trouble(f"{_clean(file.uri)} could not be read: {_clean(said)}")
 
 
 def _whole(source: DocumentSource, file: _File, now: datetime) -> Document | Rejected:

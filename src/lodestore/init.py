@@ -32,10 +32,11 @@ class Begun:
     next_commands: tuple[str, ...]
 
 
-def begin(folder: Path, *, now: datetime, force: bool = False) -> Begun:
+def begin(folder: Path, *, now: datetime, force: bool = False, command: str = "lodestore") -> Begun:
     """A project that works at once is in `folder`; no file that was there is changed.
 
-    A folder that has files is refused unless `force` is given.
+    A folder that has files is refused unless `force` is given. `command` is how the command line is called
+    here, for the commands that come next.
     """
     if folder.exists() and not folder.is_dir():
         message = f"{folder} is a file; name a folder that is new or empty"
@@ -47,7 +48,7 @@ def begin(folder: Path, *, now: datetime, force: bool = False) -> Begun:
     left: list[str] = []
     for name, content in sorted(_contents(now)):
         (written if _put(folder / name, content) else left).append(name)
-    return Begun(str(folder), tuple(written), tuple(left), _next(folder))
+    return Begun(str(folder), tuple(written), tuple(left), _next(folder, command))
 
 
 def _put(path: Path, content: bytes) -> bool:
@@ -63,8 +64,8 @@ def _put(path: Path, content: bytes) -> bool:
     return True
 
 
-def _next(folder: Path) -> tuple[str, ...]:
-    commands = ("lodestore run ingest features", 'lodestore search "how do I get my money back?"')
+def _next(folder: Path, command: str) -> tuple[str, ...]:
+    commands = (f"{command} run ingest features", f'{command} search "how do I get my money back?"')
     return (f"cd {shlex.quote(str(folder))}", *commands)
 
 

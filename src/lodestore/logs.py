@@ -113,6 +113,6 @@ class Logs:
         elif int(found[-1]["value"]) != SCHEMA_VERSION:
             message = (
                 f"the store has schema version {found[-1]['value']}, this Lodestore reads {SCHEMA_VERSION}; "
-                "run: lodestore migrate"
+                "install the version of Lodestore that wrote it, or name another [store] uri"
             )
             raise SchemaVersionError(message)

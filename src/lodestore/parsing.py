@@ -64,6 +64,7 @@ ROWS: Mapping[str, str] = {
 """Suffixes of files that hold one document a row."""
 
 _BOM = b"\xef\xbb\xbf"
+_FOREIGN = re.compile("[\udc80-\udcff]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _UNPACKED = 200_000_000  # bytes; a small DOCX can claim to hold terabytes
 _BATCH = 512
@@ -152,7 +153,7 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _from_text(data: bytes, reader: Callable[[str], Parsed]) -> Parsed | Unparsed:
+def _from_text(data: bytes, reader: Callable[[str], Parsed | Unparsed]) -> Parsed | Unparsed:
     try:
         text = data.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -169,11 +170,16 @@ def _plain(text: str) -> Parsed:
 
 # Markdown
 
+_ACCESS = re.compile(r"^[\"']?access[\"']?\s*:", re.MULTILINE)
 _FRONT = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 
 
-def _markdown(text: str) -> Parsed:
+def _markdown(text: str) -> Parsed | Unparsed:
     front, content = _front_matter(text)
+    if "front_matter_error" in front and _ACCESS.search(text):
+        # As text it would lose who may see it, and the source's default may be everyone.
+        said = f"its front matter names access, and is no YAML ({front['front_matter_error']}); mend it"
+        return Unparsed("unparsable", said)
     stated = {key: one_line(front.pop(key, None)) for key in ("title", "author", "date", "category", "language")}
     title = stated.pop("title") or _heading(content)
     return Parsed(content, title=title, metadata=front, **stated)
@@ -466,7 +472,7 @@ def _docx_heading(document: WordDocument) -> str | None:
     return next(iter(titles + headings), None)
 
 
-_TEXTS: Mapping[str, Callable[[str], Parsed]] = {
+_TEXTS: Mapping[str, Callable[[str], Parsed | Unparsed]] = {
     "text/markdown": _markdown,
     "text/html": _html,
     "text/plain": _plain,
@@ -528,6 +534,14 @@ def _csv_rows(stream: BinaryIO, delimiter: str) -> Iterator[Record | Unparsed]:
     with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text, _roomy_cells():
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         header = tuple(next(reader, ()))
+        if any(map(_FOREIGN.search, header)):
+            guess = "; it looks like UTF-16" if header[0].encode("utf-8", "surrogateescape").startswith(_UTF16) else ""
+            yield Unparsed("not_utf8", f"its header is not UTF-8{guess}; save the file as UTF-8")
+            return
+        doubled = next((name for name in header if header.count(name) > 1), None)
+        if doubled is not None:
+            yield Unparsed("unparsable", f"two columns are called {doubled!r}; rename one")
+            return
         for cells in reader:
             if cells and len(cells) != len(header):
                 found = f"line {reader.line_num}: {len(cells)} cells, the header has {len(header)}"

@@ -64,7 +64,7 @@ def _wanted(
 def _value(project: Project, slot: Slot, value: str) -> Any:  # noqa: ANN401 - a slot's value
     if slot.kind == "template":
         return {project.templates.get(slot.name, value).version: 1.0}
-    if not value.isdigit():
+    if not (value.isascii() and value.isdigit()):
         pinned = f"{slot.name}@{value}"
         raise UnknownViewError(pinned, [f"{one}@{number}" for one, number in project.catalog.views])
     return project.catalog.view(slot.name, int(value)).version

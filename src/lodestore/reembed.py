@@ -32,8 +32,9 @@ _IDS_PER_QUESTION = 500
 _CHUNK_HASHES = pa.schema(
     [CHUNKS.field(name) for name in ("chunk_id", "document_id", "content_hash", "document_hash", "start", "n_tokens")]
 )
-_READY = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "content_hash")])
-_TITLES = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "title", "content_hash")])
+_READY = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "content_hash", "uri")])
+_PLACES = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "uri")])
+_TITLES = pa.schema([DOCUMENTS.field(name) for name in ("document_id", "title", "content_hash", "uri")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ def wanted_rows(store: OfflineStore, version: EmbeddingVersion) -> pa.Table:
         return _title_rows(_read(store, "documents", _TITLES))
     if ready(version.chunker):
         return _ready_rows(store.read("documents", _READY.names, "ready_vector IS NOT NULL"))
-    return _chunk_rows(_read(store, chunk_table(version.chunker), _CHUNK_HASHES))
+    chunks, places = _read(store, chunk_table(version.chunker), _CHUNK_HASHES), _read(store, "documents", _PLACES)
+    found = pc.index_in(chunks["document_id"], places["document_id"].combine_chunks())
+    return _chunk_rows(chunks, places["uri"].take(found))
 
 
 def _read(store: OfflineStore, name: str, schema: pa.Schema) -> pa.Table:
@@ -115,23 +118,24 @@ def _title_rows(documents: pa.Table) -> pa.Table:
     titles = documents["title"].fill_null("")
     rows = documents.filter(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(titles)), 0))
     hashes = pa.array([hash_text(title) for title in rows["title"].to_pylist()], pa.string())
-    row_hashes = pc.binary_join_element_wise(hashes, rows["content_hash"], "|")
+    row_hashes = pc.binary_join_element_wise(hashes, rows["content_hash"], rows["uri"].fill_null(""), "|")
     # About three characters make a token; only which title is longer than which matters.
     tokens = pc.add(pc.divide(pc.utf8_length(rows["title"]).cast(pa.int64()), 3), 3)
     return pa.table([rows["document_id"], rows["document_id"], hashes, row_hashes, tokens], names=_ROW)
 
 
 def _ready_rows(documents: pa.Table) -> pa.Table:
-    """Documents that bring their vectors: a row each. Their hash covers the vector."""
+    """Documents that bring their vectors: a row each. The document's hash covers the vector."""
     rows = documents if documents.num_rows else _READY.empty_table()
     ids, hashes = rows["document_id"], rows["content_hash"]
-    return pa.table([ids, ids, hashes, hashes, pa.array([1] * rows.num_rows, pa.int64())], names=_ROW)
+    row_hashes = pc.binary_join_element_wise(hashes, rows["uri"].fill_null(""), "|")
+    return pa.table([ids, ids, hashes, row_hashes, pa.array([1] * rows.num_rows, pa.int64())], names=_ROW)
 
 
-def _chunk_rows(chunks: pa.Table) -> pa.Table:
-    """What is embedded of chunks. The row's hash tells everything that its row holds: text, document, place."""
-    start = chunks["start"].cast(pa.string())
-    row_hashes = pc.binary_join_element_wise(chunks["content_hash"], chunks["document_hash"], start, "|")
+def _chunk_rows(chunks: pa.Table, uris: pa.ChunkedArray) -> pa.Table:
+    """What is embedded of chunks. The row's hash tells all that its row holds: text, document, place, and where from."""
+    start, uris = chunks["start"].cast(pa.string()), uris.fill_null("")
+    row_hashes = pc.binary_join_element_wise(chunks["content_hash"], chunks["document_hash"], start, uris, "|")
     columns = [chunks["chunk_id"], chunks["document_id"], chunks["content_hash"], row_hashes, chunks["n_tokens"]]
     return pa.table(columns, names=_ROW)
 
@@ -228,7 +232,7 @@ class _Contents:
         place = pc.index_in(chunks["document_id"], documents["document_id"])
         current = pc.equal(chunks["document_hash"], documents["content_hash"].take(place)).fill_null(fill_value=False)
         chunks, place = chunks.filter(current), place.filter(current)
-        rows = _chunk_rows(chunks)
+        rows = _chunk_rows(chunks, documents["uri"].take(place))
         made = {name: documents[name].take(place) for name in FILTERABLE}
         made |= {name: rows[name] for name in rows.column_names}
         made |= {name: chunks[name] for name in ("text", "start", "end")}

@@ -11,7 +11,8 @@ from lodestore.errors import SettingsError
 __all__ = ["ScheduleOptions"]
 
 _FIELD = re.compile(r"(\*|\w+(-\w+)?)(/\d+)?(,(\*|\w+(-\w+)?)(/\d+)?)*")
-_FIELDS = 5
+# Minute, hour, day of the month, month, day of the week: the lowest and the highest number of each.
+_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class ScheduleOptions:
     def __post_init__(self) -> None:
         for job, cron in self.lines().items():
             parts = cron.split()
-            if len(parts) != _FIELDS or not all(_FIELD.fullmatch(part) for part in parts):
+            if len(parts) != len(_BOUNDS) or not all(map(_is_field, parts, _BOUNDS)):
                 message = f"schedule.{job} is {cron!r}; give minute, hour, day, month and weekday, such as '35 * * * *'"
                 raise SettingsError(message)
         try:
@@ -40,3 +41,10 @@ class ScheduleOptions:
         """Job -> its line, of those that run by themselves."""
         found = {one.name: getattr(self, one.name).strip() for one in fields(self) if one.name != "timezone"}
         return {job: cron for job, cron in found.items() if cron}
+
+
+def _is_field(part: str, bounds: tuple[int, int]) -> bool:
+    lowest, highest = bounds
+    named = [int(number) for number in re.findall(r"(?<![/\d])\d+", part)]
+    steps = [int(number) for number in re.findall(r"/(\d+)", part)]
+    return bool(_FIELD.fullmatch(part)) and all(lowest <= one <= highest for one in named) and 0 not in steps

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lodestore.addresses import shown
 from lodestore.alerts import AlertOptions
 from lodestore.baselines import DriftOptions
 from lodestore.chunking import ChunkOptions
@@ -34,8 +35,9 @@ PREFIX = "LODESTORE_"
 DEFAULT_PORT = 7373
 # Variables of that prefix that are no settings.
 _OWN = frozenset({"LODESTORE_CONFIG", "LODESTORE_HOME", "LODESTORE_DEBUG"})
+# What Kubernetes tells about services of that name: LODESTORE_SERVICE_HOST, LODESTORE_PORT_7373_TCP and the like.
+_SERVICE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _MASK = "***"
-_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -263,7 +265,7 @@ def _is_secret(one: dataclasses.Field[Any]) -> bool:
 def _shown(value: object, *, secret: bool) -> object:
     if secret and value:
         return _MASK
-    return _PASSWORD.sub(rf"\1{_MASK}@", value) if isinstance(value, str) else value
+    return shown(value) if isinstance(value, str) else value
 
 
 def _joined(path: str, name: str) -> str:
@@ -284,7 +286,7 @@ def load(path: Path | str | None = None, *, environ: Mapping[str, str] | None = 
     tree = _listed(_parse(file))
     origins = dict.fromkeys(_paths(tree), file.name)
     for word, value in sorted(env.items()):
-        if word.startswith(PREFIX) and word not in _OWN:
+        if word.startswith(PREFIX) and word not in _OWN and not _of_a_service(word, value):
             origins[_override(tree, word, value)] = word
     root = file.parent.resolve()
     home = Path(env["LODESTORE_HOME"]).expanduser() if env.get("LODESTORE_HOME") else root
@@ -292,6 +294,12 @@ def load(path: Path | str | None = None, *, environ: Mapping[str, str] | None = 
     settings = dataclasses.replace(built, root=root, home=home.resolve(), origins=types.MappingProxyType(origins))
     _unique(settings, file.name)
     return settings
+
+
+def _of_a_service(word: str, value: str) -> bool:
+    """Whether Kubernetes set the variable, for a service that is called lodestore."""
+    link = value.startswith(("tcp://", "udp://", "sctp://"))
+    return "__" not in word and bool(_SERVICE.fullmatch(word) or (link and word.endswith("_PORT")))
 
 
 def _find(path: Path | None, env: Mapping[str, str]) -> Path:

@@ -158,3 +158,20 @@ def test_a_wrong_declaration_in_a_module_keeps_its_own_words(write: Callable[[st
     write("declared_c.py", "from lodestore import spec\nspec.Entity('A B')")
     with pytest.raises(DeclarationError, match=r"^entity 'A B'"):
         collect(["declared_c"])
+
+
+@pytest.mark.parametrize("name", ["documents", "release", "ingest"])
+def test_a_view_may_not_be_called_like_an_asset_or_a_job_of_ours(name):
+    with pytest.raises(DeclarationError, match=name):
+        catalog_of([FeatureView(name, entity=Entity("user", key="user_id"), features={"age": integer()})])
+
+
+def test_a_view_is_named_with_or_without_its_version():
+    user = Entity("user", key="user_id")
+    old, new = (FeatureView("profile", entity=user, version=one, features={"age": integer()}) for one in (1, 2))
+    catalog = catalog_of([old, new])
+
+    assert (catalog.pinned("profile"), catalog.pinned("profile@1")) == (new, old)
+    for wrong in ("profile@v2", "profile@", "profile@\u00b2", "profile@3", "nobody"):
+        with pytest.raises(UnknownViewError):
+            catalog.pinned(wrong)

@@ -585,3 +585,20 @@ def test_metadata_survives_json(tmp_path):
 
     assert isinstance(document, Document)
     assert json.loads(json.dumps(document.metadata)) == {"tags": ["a", "b"], "nested": {"deep": {"er": "1"}}}
+
+
+def test_a_driver_that_cannot_connect_leaves_the_reading_incomplete_and_tells_no_secret(tmp_path):
+    source = DocumentSource("far", "ftp://me:s3cret@127.0.0.1:9/docs")
+
+    found = read(source, root=tmp_path, now=NOW)
+
+    assert not found.complete
+    assert "could not be listed" in (found.problem or "")
+    assert "s3cret" not in (found.problem or "")
+
+
+def test_an_error_about_an_address_tells_no_secret(tmp_path):
+    with pytest.raises(SourceError) as told:
+        read(DocumentSource("far", "nothing://me:s3cret@host/docs?token=abc"), root=tmp_path, now=NOW)
+
+    assert "s3cret" not in str(told.value)

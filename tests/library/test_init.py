@@ -130,3 +130,9 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 
     with pytest.raises(RefusedError, match="is a file"):
         begin(tmp_path / "project", now=NOW)
+
+
+def test_what_comes_next_is_called_as_this_command_was(tmp_path):
+    begun = begin(tmp_path / "mine", now=NOW, command="/opt/venv/bin/lodestore")
+
+    assert begun.next_commands[1].startswith("/opt/venv/bin/lodestore run ingest")

@@ -357,3 +357,26 @@ def test_json_lines_read_back_what_was_written(given_rows):
     data = "\n".join(json.dumps(row) for row in given_rows).encode()
 
     assert [one.values for one in rows(data, ".jsonl")] == given_rows
+
+
+def test_front_matter_that_names_access_and_is_no_yaml_is_never_text():
+    broken = b"---\ntitle: Q3: plans\naccess: [board]\n---\nSecret.\n"
+
+    found = parse(broken, "text/markdown")
+
+    assert isinstance(found, Unparsed)
+    assert "access" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "says"),
+    [
+        (b"id,text,text\n1,a,b\n", "unparsable", "'text'"),
+        ("id,text\n1,a\n".encode("utf-16"), "not_utf8", "UTF-16"),
+    ],
+)
+def test_a_csv_whose_header_cannot_be_right_is_one_reject(data, reason, says):
+    found = list(records(io.BytesIO(data), "text/csv", columns=("id", "text"), max_bytes=1_000))
+
+    assert [one.reason for one in found] == [reason]
+    assert says in found[0].detail

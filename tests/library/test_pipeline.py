@@ -109,6 +109,20 @@ def test_a_second_run_does_nothing(house):
     assert release is None
 
 
+def test_a_folder_that_moved_is_cited_where_it_lies_now_and_embeds_nothing(house):
+    house.ingest()
+    (house.root / "docs").rename(house.root / "manual")
+    house.declare(sources=SOURCES.replace("docs/", "manual/"))
+
+    project, (_, _, filled, _) = house.ingest()
+
+    found = project.store.search("refund", k=3, mode="text").hits
+    assert {one.uri for one in found} == {"manual/billing.md"}
+    assert sum(one.embedded for one in filled) == 0
+    assert all(project.pipeline.health(one).healthy for one in project.versions.maintained())
+    assert sum(one.touched for one in house.ingest()[1][2]) == 0
+
+
 def test_a_vanished_document_leaves_every_live_table(house):
     house.ingest()
     house.promote("glove@1")

@@ -23,3 +23,9 @@ def test_an_empty_line_means_that_the_job_never_runs_by_itself():
 def test_a_line_without_sense_says_so(given, told):
     with pytest.raises(SettingsError, match=told):
         ScheduleOptions(**given)
+
+
+@pytest.mark.parametrize("line", ["99 99 * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "*/0 * * * *"])
+def test_a_time_that_never_comes_is_refused(line: str) -> None:
+    with pytest.raises(SettingsError, match=r"schedule\.ingest"):
+        ScheduleOptions(ingest=line)

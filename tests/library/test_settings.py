@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from lodestore.addresses import shown
 from lodestore.errors import SettingsError
 from lodestore.settings import Settings, load
 
@@ -342,3 +343,33 @@ def test_no_variable_ends_in_anything_but_settings_or_their_error(word: str, val
         except SettingsError:
             return
         assert settings.documents
+
+
+def test_what_kubernetes_tells_about_a_service_is_no_setting(tmp_path):
+    (tmp_path / "lodestore.toml").write_text("")
+    told = {
+        "LODESTORE_PORT": "tcp://10.0.0.7:7373",
+        "LODESTORE_SERVICE_HOST": "10.0.0.7",
+        "LODESTORE_SERVICE_PORT_HTTP": "7373",
+        "LODESTORE_PORT_7373_TCP_ADDR": "10.0.0.7",
+        "LODESTORE_WEB_PORT": "tcp://10.0.0.8:80",
+    }
+
+    assert load(tmp_path, environ=told).origins == {}
+    with pytest.raises(SettingsError, match="LODESTORE_PORT"):
+        load(tmp_path, environ={"LODESTORE_PORT": "7373"})
+
+
+@pytest.mark.parametrize(
+    ("address", "seen"),
+    [
+        ("redis://me:p@ss@host:6379/0", "redis://me:***@host:6379/0"),
+        ("redis://:pw@host/0", "redis://:***@host/0"),
+        ("https://t0ken@host/a.jsonl", "https://***@host/a.jsonl"),
+        ("https://host/a.jsonl?sig=s3cret", "https://host/a.jsonl?***"),
+        ("s3://bucket/a@b.md", "s3://bucket/a@b.md"),
+        ("docs/**/*.md", "docs/**/*.md"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(address, seen):
+    assert shown(address) == seen

@@ -13,7 +13,7 @@ from types import FrameType
 
 import click
 
-from lodestore.cli.jobs import dagster_home, workspace
+from lodestore.cli.jobs import environment_of, workspace
 from lodestore.cli.session import Session, command
 
 __all__ = ["dev"]
@@ -34,24 +34,24 @@ def dev(session: Session, port: int, host: str) -> None:
         raise UnavailableError(message)
     settings = load(session.config)
     place = workspace(Path.cwd(), settings.root)
-    home = os.environ.get("DAGSTER_HOME") or str(dagster_home(settings.home))
+    env = environment_of(session, settings.home)
     ui = [
         sys.executable,
         "-m",
         "dagster",
         "dev",
         "-w",
-        str(settings.root / "workspace.yaml"),
+        str(place.path),
         "-p",
         str(port),
         "-h",
         host,
     ]
     server = [sys.executable, "-m", "lodestore", "serve"]
-    session.note(f"Dagster UI       http://{host}:{port}   (data in {home})")
+    session.note(f"Dagster UI       http://{host}:{port}   (data in {env['DAGSTER_HOME']})")
     session.note(f"Feature server   http://{settings.serve.host}:{settings.serve.port}/docs")
     session.note("Stop both with Ctrl-C.")
-    code = together([ui, server], cwd=place.working_directory, env={**os.environ, "DAGSTER_HOME": home})
+    code = together([ui, server], cwd=place.working_directory, env=env)
     click.get_current_context().exit(code)
 
 

@@ -19,7 +19,7 @@ import click
 from lodestore.cli.page import Block, Table
 from lodestore.cli.session import Session, author, command, pairs
 
-__all__ = ["Workspace", "dagster_home", "run", "workspace"]
+__all__ = ["Workspace", "environment_of", "run", "workspace"]
 
 _REEMBED = "reembed"
 _PATIENCE = 30.0  # seconds that an interrupted run has to end properly
@@ -29,6 +29,7 @@ _PATIENCE = 30.0  # seconds that an interrupted run has to end properly
 class Workspace:
     """Where the Dagster code lies."""
 
+    path: Path  # of the workspace.yaml
     file: Path
     working_directory: Path
 
@@ -63,7 +64,7 @@ def _python_file(tree: Any, path: Path) -> Workspace:  # noqa: ANN401 - a YAML t
             if not file.is_file():
                 message = f"{path} names {given['relative_path']}, which does not exist"
                 raise SettingsError(message)
-            return Workspace(file, (path.parent / given.get("working_directory", ".")).resolve())
+            return Workspace(path, file, (path.parent / given.get("working_directory", ".")).resolve())
     message = f"{path} names no python_file; write load_from: [{{python_file: {{relative_path: orchestration/definitions.py}}}}]"
     raise SettingsError(message)
 
@@ -123,7 +124,7 @@ def run(
     order |= {"tags": dict(pairs(tags, "--tag")), "verbose": verbose}
     given = _config(config)
     order["runs"] = [one for job in jobs for one in _runs(session, job, given, partition, budget)]
-    outcome = _executed(order, _environment(session, settings.home))
+    outcome = _executed(order, environment_of(session, settings.home))
     _refuse(outcome, place)
     session.show(outcome, _page(outcome))
     if not all(one["success"] for one in outcome["jobs"]):
@@ -172,9 +173,12 @@ def _config(text: str) -> dict[str, Any]:
     return config
 
 
-def _environment(session: Session, home: Path) -> dict[str, str]:
-    """The environment of the jobs: the same settings, and Dagster's folder beside the store."""
+def environment_of(session: Session, home: Path) -> dict[str, str]:
+    """The environment of the jobs: the same settings, and Dagster's folder beside the store; paths are absolute."""
     environment = dict(os.environ)
+    for name in ("LODESTORE_CONFIG", "LODESTORE_HOME"):
+        if environment.get(name):
+            environment[name] = str(Path(environment[name]).expanduser().resolve())
     if session.config is not None:
         environment["LODESTORE_CONFIG"] = str(session.config.resolve())
     if not environment.get("DAGSTER_HOME"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,9 +33,20 @@ def init(session: Session, folder: Path, *, force: bool) -> None:
     from lodestore.init import begin
     from lodestore.logs import utc_now
 
-    begun = begin(folder, now=utc_now(), force=force)
+    begun = begin(folder, now=utc_now(), force=force, command=_called())
     value = {"folder": begun.folder, "written": begun.written, "left": begun.left, "next": begun.next_commands}
     session.show(value, _page(begun))
+
+
+def _called() -> str:
+    """The word that starts this command from any folder: its name where that is found, its path otherwise."""
+    here = Path(sys.argv[0]).absolute()
+    found = shutil.which(here.name)
+    if found is not None and Path(found).absolute() == here:
+        return here.name
+    return (
+        shlex.quote(str(here)) if os.access(here, os.X_OK) else "lodestore"
+    )  # python -m lodestore has no file to call
 
 
 def _page(begun: Begun) -> Iterator[Block]:

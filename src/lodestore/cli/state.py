@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lodestore.addresses import shown
 from lodestore.cli.page import Block, Facts, Table, ago, shares
 from lodestore.cli.session import Session, command
 
@@ -137,5 +138,5 @@ def masked(path: str, value: Any) -> Any:  # noqa: ANN401 - settings are of ever
     if path == "alerts.urls" and not isinstance(value, str):
         return [f"{one.partition('://')[0]}://{_HIDDEN}" for one in value]
     if isinstance(value, str):
-        return re.sub(r"(://[^/@:]*:)[^/@]+@", rf"\1{_HIDDEN}@", value)
+        return shown(value)
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -60,7 +61,7 @@ def _key(catalog: Catalog, name: str, text: str) -> str | int:
     """The key in the type that its entity declares; an unknown key stays text, and the answer says so."""
     for view in catalog.latest.values():
         kinds = dict(zip(view.entity.keys, view.entity.types, strict=True))
-        if kinds.get(name) == "integer" and text.lstrip("-").isdigit():
+        if kinds.get(name) == "integer" and re.fullmatch(r"-?[0-9]{1,30}", text):
             return int(text)
     return text
 
@@ -157,8 +158,7 @@ def materialize(session: Session, view: str, start: datetime | None, end: dateti
     from lodestore.publishing import publish_view
 
     project = session.project
-    name, _, pinned = view.partition("@")
-    declared = project.catalog.view(name, int(pinned) if pinned.isdigit() else None)
+    declared = project.catalog.pinned(view)
     with project.pipeline.writing(f"materializing {view}"):
         done, vectors = publish_view(project, declared, start=start, end=end)
     value: dict[str, Any] = {"view": view, "keys": done.keys, "written": done.written, "late": done.late}

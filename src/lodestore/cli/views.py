@@ -105,14 +105,14 @@ def show(session: Session, name: str) -> None:
     from lodestore.errors import UnknownViewError
 
     project, catalog = session.project, session.project.catalog
-    word, _, pinned = name.partition("@")
+    word = name.partition("@")[0]
     if word in catalog.on_demand:
         value = _on_demand_json(catalog.on_demand[word])
         session.show(value, _on_demand_page(value))
         return
-    if word not in catalog.latest or (pinned and not pinned.isdigit()):
+    if word not in catalog.latest:
         raise UnknownViewError(name, _names(catalog))
-    view = catalog.view(word, int(pinned) if pinned else None)
+    view = catalog.pinned(name)
     figures = next(one for one in project.features.figures() if one["name"] == word)
     value = _view_json(view, project.releases.live().views.get(word)) | {"figures": figures}
     session.show(value, _view_page(value))
