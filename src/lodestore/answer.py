@@ -12,6 +12,8 @@ Only the SDK talks to a language model; the server never does.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import logging
 import re
@@ -25,7 +27,7 @@ import httpx
 
 from lodestore.errors import EndpointError, LodestoreError, SettingsError
 
-__all__ = ["Answer", "Completion", "LanguageModel", "Streamed", "answer", "stream"]
+__all__ = ["Answer", "Completion", "LanguageModel", "Streamed", "aanswer", "answer", "stream"]
 
 _log = logging.getLogger("lodestore.answer")
 _CITED = re.compile(r"\[(\d{1,4})\]")
@@ -311,6 +313,37 @@ def answer(
     made = store.context(query, **context)
     done = model.complete(made.messages, **(options or {}))
     return _answered(store, made, done, record=context.get("record", True))
+
+
+async def aanswer(
+    store: Store,
+    query: str,
+    model: LanguageModel,
+    *,
+    options: Mapping[str, Any] | None = None,
+    **context: Any,  # noqa: ANN401 - as of `answer`
+) -> Answer:
+    """The same, to be awaited: `store` may be an `AsyncClient`; the model is waited for on a thread.
+
+    What `report` of the answer gives is awaited where the store's own calls are.
+    """
+    made = await _settled(lambda: store.context(query, **context))
+    done = await asyncio.to_thread(model.complete, made.messages, **(options or {}))
+    if not context.get("record", True):
+        return Answer(done.text, made, done, reported=False, store=store)
+    said = {"event_id": f"{made.context_id}/answer", "latency_ms": done.latency_ms, "tokens": done.tokens}
+    try:
+        await _settled(lambda: store.outcome(made.context_id, **said))
+    except LodestoreError as error:
+        _log.warning("the outcome of context %s was not stored: %s", made.context_id, error)
+        return Answer(done.text, made, done, reported=False, store=store)
+    return Answer(done.text, made, done, reported=True, store=store)
+
+
+async def _settled(call: Callable[[], Any]) -> Any:  # noqa: ANN401 - a context, or whether it was stored
+    """What the call gives; one that blocks does so on a thread."""
+    found = await asyncio.to_thread(call)
+    return await found if inspect.isawaitable(found) else found
 
 
 class Streamed:

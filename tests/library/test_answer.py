@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from dataclasses import dataclass, field
 
 import pytest
 
-from lodestore.answer import LanguageModel, answer, stream
+from lodestore.answer import LanguageModel, aanswer, answer, stream
 from lodestore.errors import EndpointError, SettingsError, UnavailableError
 
 # What the server does is chosen by the name of the model; it counts the calls of each.
@@ -273,3 +274,31 @@ def test_what_is_not_recorded_reports_nothing(model):
 
     assert not answer(store, "why?", model("good"), record=False).reported
     assert store.told == []
+
+
+class AwaitedStore(Store):
+    """The same store, to be awaited."""
+
+    async def context(self, query, **options):
+        return super().context(query, **options)
+
+    async def outcome(self, context_id, **said):
+        return super().outcome(context_id, **said)
+
+
+@pytest.mark.parametrize("kind", [Store, AwaitedStore])
+def test_an_answer_can_be_awaited_from_either_kind_of_store(model, kind):
+    store, asked = kind(), model("good")
+
+    async def many():
+        return await asyncio.gather(*(aanswer(store, f"why {n}?", asked, user_id="ada") for n in range(4)))
+
+    done = asyncio.run(many())
+
+    assert [one.text for one in done] == ["A refund takes five days [2]."] * 4
+    assert all(one.reported and one.cited == ("second",) for one in done)
+    assert {said["event_id"] for _, said in store.told} == {"c1/answer"}
+    assert asyncio.run(aanswer(kind(broken=True), "why?", asked)).reported is False
+    assert asyncio.run(aanswer(kind(), "why?", asked, record=False)).reported is False
+    with pytest.raises(EndpointError, match="down"):
+        asyncio.run(aanswer(store, "why?", model("down", retries=0)))
