@@ -829,7 +829,8 @@ def columns_of(
 
 
 def _statuses(column: list[Any], states: list[Status]) -> list[Status]:
-    if None not in column:  # so nothing is absent, expired or null
+    # Asked by identity: a vector answers `==` number by number.
+    if all(one is not None for one in column):  # so nothing is absent, expired or null
         return list(states)
     null, present = Status.NULL, Status.PRESENT
     return [null if value is None and state is present else state for value, state in zip(column, states, strict=True)]

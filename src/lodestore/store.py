@@ -251,7 +251,11 @@ class Lodestore:
     def _record(self, live: Live, asked: Request, composed: Composed, request_id: str | None) -> None:
         """The question is counted for its user, and the context is in the log."""
         made, now, features = composed.context, self._clock(), self._features()
-        keep = self._composer.options.log_queries
+        options = self._composer.options
+        keep = options.log_queries
+        # Logged as it was made, so that a replay does not depend on what the settings say by then.
+        k, budget = asked.k or options.k, asked.token_budget or options.token_budget
+        asked = replace(asked, template=made.template_id, k=k, token_budget=budget)
         if asked.user_id is not None:
             features.seen(
                 asked.user_id,

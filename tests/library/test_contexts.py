@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from lodestore import cli
+from lodestore.context import ContextOptions
 from lodestore.errors import RequestError, RetentionError, UnknownContextError
 from lodestore.online import decode_payload
-from lodestore.project import open_project
+from lodestore.project import Project, open_project
 from lodestore.replay import replay
 from lodestore.tables import view_table
 
@@ -179,6 +181,17 @@ def test_a_replay_is_as_of_then_though_the_user_and_the_documents_have_changed(p
     assert today.prompt != made.prompt
     assert again.same
     assert again.context.prompt == made.prompt
+
+
+def test_a_replay_is_as_of_the_settings_of_then(project):
+    made = project.store.context(QUESTION, user_id="ada")
+    project.contexts.flush()
+    changed = Project(replace(project.settings, context=ContextOptions(k=1, token_budget=40, template="qa_chat")))
+
+    again = replay(changed, made.context_id, query=QUESTION)
+
+    assert again.same
+    assert len(again.context.hits) == len(made.hits) > 1
 
 
 def test_a_replay_with_another_question_says_which_parts_differ(project):
