@@ -47,19 +47,18 @@ def plan(context: dg.OpExecutionContext, config: PlanConfig, project: dg.Resourc
 
 @dg.op(ins=_AFTER, out=dg.Out(dg.Nothing))
 def embed(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) -> None:
-    """Embed what is missing; vectors that some table of the same fingerprint has are reused."""
+    """Embed what is missing; vectors of the same fingerprint are reused. Features bound to the version are made."""
     version = _version(context, project)
     with progress(context, version.key) as tell:
         filled = project.pipeline.fill(version, progress=tell)
-    context.add_output_metadata(asdict(filled))
+    bound = metadata.table(project.pipeline.bind(version))
+    context.add_output_metadata({**asdict(filled), "features": bound})
 
 
 @dg.op(ins=_AFTER, out=dg.Out(dg.Nothing))
 def index(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) -> None:
     """The indexes that searches need cover every row."""
-    version = _version(context, project)
-    project.tables.index(version.table)
-    context.add_output_metadata({"vector_index": project.tables.indexed(version.table)})
+    context.add_output_metadata({"vector_index": project.pipeline.index(_version(context, project))})
 
 
 @dg.op(ins=_AFTER, out=dg.Out(dg.Nothing))

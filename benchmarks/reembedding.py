@@ -2,15 +2,19 @@
 
 python benchmarks/reembedding.py                          a part of the Python language reference
 python benchmarks/reembedding.py --cranfield FOLDER       with corpus.jsonl, queries.jsonl and qrels.tsv in it
+python benchmarks/reembedding.py --load 2                 with so many busy processes beside it while it is built
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lodestore.project import Project, open_project
@@ -37,6 +41,7 @@ def main() -> None:
     parser.add_argument("--cranfield", type=Path, help="a folder with the Cranfield collection")
     parser.add_argument("--documents", type=int, default=24, help="topics of the language reference")
     parser.add_argument("--change", nargs="+", default=["words@1", "minilm@1"], help="versions, one after the other")
+    parser.add_argument("--load", type=int, default=0, help="busy processes beside each build, but not beside its plan")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run(Path(folder), given)
@@ -50,9 +55,11 @@ def run(folder: Path, given: argparse.Namespace) -> None:
     project.pipeline.cut_chunks()
     project.pipeline.fill_maintained()
     project.pipeline.promote_first()
-    print(f"{'change':24} {'chunks':>7} {'planned s':>10} {'took s':>8} {'ratio':>6}  gate")
+    print(f"{'':24} {'':7} {'CPU seconds':^22}   {'seconds':^22}")
+    names = ("planned", "took", "ratio")
+    print(f"{'change':24} {'chunks':>7}" + 2 * "".join(f" {one:>7}" for one in names) + "  gate")
     for before, label in zip(given.change, others, strict=False):
-        changed(declared(folder, corpus, label, given.cranfield), before, label)
+        changed(declared(folder, corpus, label, given.cranfield), before, label, load=given.load)
     back(declared(folder, corpus, others[-1], given.cranfield))
 
 
@@ -77,18 +84,30 @@ def declared(folder: Path, corpus: Path, label: str, cranfield: Path | None) -> 
     return open_project(folder)
 
 
-def changed(project: Project, before: str, label: str) -> None:
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many processes do nothing but calculate meanwhile."""
+    spin = "import os\nmother = os.getppid()\nwhile os.getppid() == mother: sum(range(10_000))"
+    running = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for one in running:
+            one.terminate()
+            one.wait()
+
+
+def changed(project: Project, before: str, label: str, *, load: int = 0) -> None:
     """Plan, build and judge one change; without golden queries it is promoted by hand."""
     version = project.changes.candidate("content")
     plan = project.changes.plan(version)
-    filled = project.pipeline.fill(version)
+    with busy(load):
+        filled = project.pipeline.fill(version)
     assert filled.embedded + filled.reused == plan.to_embed + plan.cached
     report = project.changes.gate(version)
-    ratio = plan.seconds / filled.seconds if filled.embedded else float("nan")
-    print(
-        f"{before + ' -> ' + label:24} {plan.to_embed:7,} {plan.seconds:10.1f} {filled.seconds:8.1f} {ratio:6.2f}"
-        f"  {report.verdict} {'; '.join(report.reasons)}"
-    )
+    pairs = ((plan.cpu_seconds, filled.cpu_seconds), (plan.seconds, filled.seconds))
+    told = "".join(f" {planned:7.1f} {took:7.1f} {planned / took:7.2f}" for planned, took in pairs)
+    print(f"{before + ' -> ' + label:24} {plan.to_embed:7,}{told}  {report.verdict} {'; '.join(report.reasons)}")
     for metric in report.metrics:
         print(f"    {metric.name:10} {metric.candidate.value:.3f} against {metric.live.value:.3f}")
     waits = report.verdict == "insufficient_queries"

@@ -14,6 +14,7 @@ from lodestore.monitor import Compared, Subject, VectorState
 from lodestore.playbook import guide
 from lodestore.project import Project
 from lodestore.spec import FeatureView
+from lodestore.versions import of_events
 from quality.bridge import Measured, evaluated, guarded, spec
 
 __all__ = ["monitoring_checks"]
@@ -128,7 +129,7 @@ def _row(one: Drift) -> dict[str, object]:
 
 
 def _embedding_drift(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
-    for version in _live(project):
+    for version in _searched(project):
 
         def measure(version: EmbeddingVersion = version) -> list[Measured]:
             return [_drift("embedding_drift", project, version, key, version.key)]
@@ -140,11 +141,16 @@ def _live(project: Project) -> list[EmbeddingVersion]:
     return [project.versions.registered(one) for one in project.releases.live().embeddings.values()]
 
 
+def _searched(project: Project) -> list[EmbeddingVersion]:
+    """The live versions with a table of their own; what users ask is watched through its view."""
+    return [one for one in _live(project) if not of_events(one)]
+
+
 # -- vectors
 
 
 def _vectors(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
-    for version in _live(project):
+    for version in _searched(project):
 
         def measure(version: EmbeddingVersion = version) -> list[Measured]:
             return list(_of_state(monitor.vector_state(project, version), key))

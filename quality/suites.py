@@ -11,6 +11,7 @@ from assets.house import House
 from lodestore.project import Project
 from lodestore.spec import Feature, FeatureView, Kind, Source
 from lodestore.tables import CHUNKS, DOCUMENTS, LOGS, chunk_table
+from lodestore.versions import of_events
 from lodestore.windows import view_window
 from quality.expectations import Expectation, Suite, expect, suite_checks
 
@@ -139,6 +140,7 @@ def vector_statistics(project: Project) -> pa.Table:
     tables = [
         _statistics(batch, version.dimension)
         for version in project.versions.maintained(first=False)
+        if not of_events(version)
         for batch in project.tables.batches(version.table, ["row_id", "vector", "norm"])
     ]
     return pa.concat_tables(tables) if tables else _STATISTICS.empty_table()

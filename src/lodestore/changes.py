@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,11 +30,12 @@ from lodestore.models import EmbeddingVersion
 from lodestore.pipeline import Pipeline
 from lodestore.ports import Embedder, OfflineStore, VectorStore
 from lodestore.ranking import Ranked, Where, index_recall, ranked
-from lodestore.reembed import batches_by_length, difference
+from lodestore.reembed import batches_by_length, difference, document_vectors
 from lodestore.releases import Release, ReleaseLog, Slot
 from lodestore.rollout import State, slot_of
+from lodestore.spaces import Gap
 from lodestore.tables import chunk_table, in_list
-from lodestore.versions import Versions
+from lodestore.versions import CHUNKED, Versions, of_events
 
 __all__ = ["Changes", "Plan", "Trial"]
 
@@ -42,7 +46,12 @@ _RECALL_QUERIES = 200
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What building a version would take."""
+    """What building a version would take.
+
+    `cpu_seconds` is what the processors work, `seconds` what passes when the machine is as busy as now.
+    `questions` are those of users that are embedded again, `lost` those that cannot be: neither their
+    texts nor vectors of this model are kept, and their users' values stay OTHER_VERSION.
+    """
 
     key: str
     label: str
@@ -55,6 +64,9 @@ class Plan:
     disk_bytes: int
     truncated_share: float
     new_chunker: bool
+    cpu_seconds: float = 0.0
+    questions: int = 0
+    lost: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON types."""
@@ -75,6 +87,29 @@ class Trial:
     seconds: float
     candidate: Mapping[str, Interval]
     difference: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Seconds that passed, and seconds that processors worked."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(self.seconds + other.seconds, self.cpu + other.cpu)
+
+    def __mul__(self, times: float) -> _Cost:
+        return _Cost(self.seconds * times, self.cpu * times)
+
+
+_NOTHING = _Cost()
+
+
+def _timed(work: Callable[[], object]) -> _Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return _Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 class Changes:
@@ -123,6 +158,47 @@ class Changes:
 
     def plan(self, version: EmbeddingVersion, *, budget: float | None = None) -> Plan:
         """What the build would take here, from a timed sample; `BudgetError` when it is more than `budget` seconds."""
+        made = self._plan_of_events(version) if of_events(version) else self._plan_of_documents(version)
+        if budget is not None and made.seconds > budget:
+            message = (
+                f"{version.label} would take about {made.seconds:,.0f} s, the budget is {budget:,.0f} s; "
+                "raise --budget, or try a part first: lodestore models trial"
+            )
+            raise BudgetError(message)
+        return made
+
+    def _plan_of_events(self, version: EmbeddingVersion) -> Plan:
+        gap = self._pipeline.gap(version)
+        cost = self._cost_of_questions(version, gap)
+        return Plan(
+            version.key,
+            version.label,
+            gap.rows - gap.lost,
+            gap.embedded,
+            gap.copied,
+            gap.tokens,
+            gap.tokens / cost.seconds if cost.seconds else 0.0,
+            cost.seconds,
+            (gap.embedded + gap.copied) * (version.dimension * 4 + 300),
+            0.0,
+            new_chunker=False,
+            cpu_seconds=cost.cpu,
+            questions=gap.embedded,
+            lost=gap.lost,
+        )
+
+    def _cost_of_questions(self, version: EmbeddingVersion, gap: Gap) -> _Cost:
+        if not gap.embedded:
+            return _NOTHING
+        pieces = list(islice(self._pipeline.texts(version), _TIMED_BATCHES))
+        embedder = self._embedder(version)
+        embedder.embed_queries(pieces[0])  # only warms up
+        took = _Cost()
+        for texts in pieces:
+            took += _timed(partial(embedder.embed_queries, texts))
+        return took * (gap.embedded / sum(map(len, pieces)))
+
+    def _plan_of_documents(self, version: EmbeddingVersion) -> Plan:
         self._cut(version)
         gap = difference(self._store, version).write
         hashes = gap["content_hash"]
@@ -131,27 +207,25 @@ class Changes:
         if ready(version.chunker):
             missing = missing.slice(0, 0)  # the documents bring their vectors
         tokens = pc.sum(missing["n_tokens"]).as_py() or 0
-        seconds = self._seconds(version, missing) if missing.num_rows else 0.0
-        made = Plan(
+        cost = self._cost(version, missing) if missing.num_rows else _NOTHING
+        asked = self._pipeline.gap(version)
+        cost += self._cost_of_questions(version, asked)
+        return Plan(
             version.key,
             version.label,
             self._wanted(version),
             missing.num_rows,
             gap.num_rows - missing.num_rows,
             tokens,
-            tokens / seconds if seconds else 0.0,
-            seconds,
+            tokens / cost.seconds if cost.seconds else 0.0,
+            cost.seconds,
             gap.num_rows * (version.dimension * 4 + 1_200),
             self._truncated(version),
             self._new_chunker(version),
+            cpu_seconds=cost.cpu,
+            questions=asked.embedded,
+            lost=asked.lost,
         )
-        if budget is not None and seconds > budget:
-            message = (
-                f"{version.label} would take about {seconds:,.0f} s, the budget is {budget:,.0f} s; "
-                "raise --budget, or try a part first: lodestore models trial"
-            )
-            raise BudgetError(message)
-        return made
 
     def _cut(self, version: EmbeddingVersion) -> None:
         """The version's chunks are there, also where it brings a chunker of its own."""
@@ -169,22 +243,23 @@ class Changes:
         chunks = [chunk for column in found for chunk in column.chunks]
         return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
 
-    def _seconds(self, version: EmbeddingVersion, missing: pa.Table) -> float:
+    def _cost(self, version: EmbeddingVersion, missing: pa.Table) -> _Cost:
         """What embedding these rows takes here: some of the very batches are timed, the others interpolated."""
         lengths = missing["n_tokens"].to_pylist()
         batches = list(batches_by_length(lengths, budget=self._batch_tokens))
         places = sorted({round(one) for one in np.linspace(0, len(batches) - 1, _TIMED_BATCHES)})
         embedder = self._embedder(version)
-        costs = []
+        taken = []
         for turn, place in enumerate([places[0], *places]):
-            rows = missing.take(batches[place])
-            texts = self._sample_texts(version, rows)
-            started = time.perf_counter()
-            embedder.embed_documents(texts)
+            texts = self._sample_texts(version, missing.take(batches[place]))
+            took = _timed(partial(document_vectors, embedder, version, texts))
             if turn:  # the first one only warms up
-                costs.append((time.perf_counter() - started) / sum(lengths[one] for one in batches[place]))
+                taken.append(took * (1 / sum(lengths[one] for one in batches[place])))
         tokens = np.array([sum(lengths[one] for one in batch) for batch in batches])
-        return float((tokens * np.interp(np.arange(len(batches)), places, costs)).sum())
+        turns = np.arange(len(batches))
+        wall = float((tokens * np.interp(turns, places, [one.seconds for one in taken])).sum())
+        cpu = float((tokens * np.interp(turns, places, [one.cpu for one in taken])).sum())
+        return _Cost(wall, cpu)
 
     def _sample_texts(self, version: EmbeddingVersion, rows: pa.Table) -> list[str]:
         ids = rows["row_id"].to_pylist()
@@ -231,7 +306,8 @@ class Changes:
         """Measure the built version against the live one; the report is in the log, a refusal holds the version."""
         live = self._rival(version)
         health = self._pipeline.health(version)
-        golden = self.golden() if live is not None and health.healthy else None
+        searched = not of_events(version)
+        golden = self.golden() if searched and live is not None and health.healthy else None
         ours = self._ranked(version, golden)
         theirs = self._ranked(live, golden)
         metrics: tuple[Measured, ...] = ()
@@ -251,6 +327,7 @@ class Changes:
             options=self._options,
             overlap_at_10=share,
             latency_ms={"candidate": ours.latency_p50, "live": theirs.latency_p50} if ours and theirs else {},
+            searched=searched,
         )
         self._keep_report(report)
         if report.verdict is Verdict.REFUSED:
@@ -269,7 +346,7 @@ class Changes:
 
     def index_recall(self, version: EmbeddingVersion) -> float | None:
         """Recall@10 of the version's index against exact search; None where every search is exact."""
-        if not self._vectors.indexed(version.table):
+        if of_events(version) or not self._vectors.indexed(version.table):
             return None
         rows = self._store.read(version.table, ["vector"])["vector"]
         picks = np.random.default_rng(0).choice(len(rows), size=min(_RECALL_QUERIES, len(rows)), replace=False)
@@ -288,6 +365,9 @@ class Changes:
 
     def trial(self, version: EmbeddingVersion) -> Trial:
         """Embed judged documents and a sample of others, and estimate; the full run reuses the vectors."""
+        if of_events(version):
+            message = f"golden queries tell nothing of {version.feature}; price it with: lodestore models plan"
+            raise GoldenError(message)
         golden = self.golden()
         if golden is None or not golden.judged:
             message = "a trial needs golden queries; declare [golden], or draft some: lodestore golden draft"
@@ -345,7 +425,10 @@ class Changes:
         for version in versions:
             self._verify(version, by_name=by_name, accept_loss=accept_loss, reason=reason)
         changes: dict[Slot, Any] = {**(also or {}), **{slot_of(version): version.key for version in versions}}
-        release = self._releases.publish(changes, action="promote", author=author, reason=reason, base=base)
+        with self._going_live("promoting"):
+            for slot, value in changes.items():
+                self._verify_present(slot, value)
+            release = self._releases.publish(changes, action="promote", author=author, reason=reason, base=base)
         for version in versions:
             self._lift(version, author=author, reason="promoted by name")
         return release
@@ -358,6 +441,7 @@ class Changes:
         if not health.healthy:
             message = f"{version.feature} {version.label} cannot serve: {health.why_not()}; run: lodestore run reembed"
             raise GateError(message)
+        self._pipeline.bind(version)
         self._verify_report(version, accept_loss=accept_loss, reason=reason)
 
     def _verify_report(self, version: EmbeddingVersion, *, accept_loss: bool, reason: str) -> None:
@@ -381,24 +465,36 @@ class Changes:
     def rollback(self, slot: Slot, *, author: str, reason: str = "rolled back") -> Release:
         """The slot is at its previous distinct value; what was live is held until its declaration changes."""
         history = self._releases.history()
-        changes = rollout.rollback_changes(history, slot)
-        self._verify_present(slot, changes[slot])
-        leaving = self._versions.registered(history[-1].slots[slot]) if slot.kind == "embedding" else None
-        if leaving is not None:
-            # Held before it leaves: a crash in between must not let a sensor bring it back.
-            self._hold(leaving, author=author, reason=reason)
-        try:
-            release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=history[-1])
-        except RefusedError:
+        embedding = slot.kind == "embedding"
+        changes = rollout.rollback_changes(history, slot, follows=embedding and slot.name not in CHUNKED)
+        leaving = self._versions.registered(history[-1].slots[slot]) if embedding else None
+        with self._going_live("rolling back"):
+            self._verify_present(slot, changes[slot])
             if leaving is not None:
-                self._lift(leaving, author=author, reason="the rollback did not happen")
-            raise
-        if slot.kind == "embedding":
+                # Held before it leaves: a crash in between must not let a sensor bring it back.
+                self._hold(leaving, author=author, reason=reason)
+            try:
+                release = self._releases.publish(
+                    changes, action="rollback", author=author, reason=reason, base=history[-1]
+                )
+            except RefusedError:
+                if leaving is not None:
+                    self._lift(leaving, author=author, reason="the rollback did not happen")
+                raise
+        if embedding and changes[slot] is not None:
             self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
         return release
 
+    def _going_live(self, act: str) -> AbstractContextManager[None]:
+        """Nobody drops a version between the look at its table and the release that names it."""
+        return self._locks.hold("release", act)
+
     def _verify_present(self, slot: Slot, value: Any) -> None:  # noqa: ANN401 - a slot's value
-        if slot.kind == "embedding" and not self._store.count(self._versions.registered(value).table):
+        if (
+            slot.kind == "embedding"
+            and value is not None
+            and not self._pipeline.built(self._versions.registered(value))
+        ):
             message = f"{value} was dropped; build it again by declaring it: lodestore run reembed"
             raise RetentionError(message)
 
@@ -406,10 +502,10 @@ class Changes:
         """Every slot is what it was in `target`; embedding versions that leave are held."""
         base = self._releases.live()
         changes = rollout.restore_changes(base, target)
-        for slot, value in changes.items():
-            if value is not None:
+        with self._going_live("restoring a release"):
+            for slot, value in changes.items():
                 self._verify_present(slot, value)
-        release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=base)
+            release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=base)
         for slot in changes:
             if slot.kind == "embedding" and slot in base.slots:
                 self._hold(self._versions.registered(base.slots[slot]), author=author, reason=reason or "restored")
@@ -417,9 +513,10 @@ class Changes:
 
     def drop(self, version: EmbeddingVersion) -> None:
         """The version's live table is gone; refused while a slot or a rollback needs it."""
-        with self._locks.writer(f"dropping {version.key}"):
+        rollout.verify_droppable(version, self._releases.history(), keep=self._keep)
+        with self._locks.writer(f"dropping {version.key}"), self._going_live(f"dropping {version.key}"):
             rollout.verify_droppable(version, self._releases.history(), keep=self._keep)
-            self._store.drop(version.table)
+            self._pipeline.drop(version)
 
     def _hold(self, version: EmbeddingVersion, *, author: str, reason: str) -> None:
         self._releases.hold(
@@ -462,17 +559,15 @@ class Changes:
         waiting = {
             row["key"] for row in self._logs.rows("gates") if row["verdict"] == Verdict.INSUFFICIENT_QUERIES.value
         }
-        state = State(declared, live, tuple(self._releases.holds()), dict(failures or {}))
-        settled = frozenset(rollout.run_key(one, state) for one in declared if one.key in waiting)
-        return State(state.declared, state.live, state.holds, state.failures, settled)
+        following = frozenset(slot_of(one) for one in declared if of_events(one) and live.embeddings)
+        state = State(declared, live, tuple(self._releases.holds()), dict(failures or {}), following)
+        return replace(state, settled=frozenset(rollout.run_key(one, state) for one in declared if one.key in waiting))
 
 
 def _merged(sets: Sequence[GoldenSet]) -> GoldenSet:
     """Several sets as one; query ids carry their set's name."""
     if len(sets) == 1:
         return sets[0]
-    from dataclasses import replace
-
     queries = tuple(replace(query, query_id=f"{one.name}/{query.query_id}") for one in sets for query in one.queries)
     judgements = {f"{one.name}/{name}": judged for one in sets for name, judged in one.judgements.items()}
     return GoldenSet("all", queries, judgements)

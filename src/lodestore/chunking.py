@@ -25,6 +25,8 @@ _SHORTEST = 16
 WHOLE = "whole"
 # The chunker of models whose vectors come with the documents: one row a document, nothing is cut.
 READY = "ready"
+# The chunker of features whose vectors come with events, such as what users ask: nothing of a document is embedded.
+EVENTS = "events"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _TYPE = ("kind", "item", "space", "wide", "made_from")
 class Change:
     """One difference between a stored declaration and the declared one."""
 
-    what: Literal["added", "removed", "retyped", "limits", "keys", "clock"]
+    what: Literal["added", "removed", "retyped", "limits", "keys", "space", "clock"]
     subject: str
     detail: str
     compatible: bool = True
@@ -144,8 +144,12 @@ def _feature_changes(name: str, old: Mapping[str, Any] | None, new: Mapping[str,
     if old is None:
         yield Change("added", name, f"{new['kind']}; null until rows bring it", backfill=True)
         return
+    asked = str(old.get("made_from")).startswith("question") and old.get("made_from") == new.get("made_from")
     for what in _TYPE:
-        if old.get(what) != new.get(what):
+        if asked and what == "space" and old.get(what) != new.get(what):
+            # No row brings these vectors and no row has to fit: the store makes them, in whatever model is live.
+            yield Change("space", name, f"{_told(old.get(what))} becomes {_told(new.get(what))}; made again from texts")
+        elif old.get(what) != new.get(what):
             yield Change(
                 "retyped", name, f"{what} {_told(old.get(what))} becomes {_told(new.get(what))}", compatible=False
             )

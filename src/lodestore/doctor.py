@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from lodestore import golden
-from lodestore.errors import LodestoreError, ModelError, SettingsError
+from lodestore.errors import DeclarationError, LodestoreError, ModelError, SettingsError
 from lodestore.maintain import NAME as MAINTAIN
 from lodestore.project import Project
 from lodestore.prompts import read_folder
@@ -102,6 +102,10 @@ def _models(project: Project) -> Iterator[Finding]:
         except ModelError as error:
             mend = "install the model, or change [embedding.features]"
             yield Finding("model_unavailable", str(error), "error", mend)
+    try:
+        _ = project.versions.features
+    except DeclarationError as error:
+        yield Finding("unknown_embedding_feature", str(error), "error", "correct the name in [embedding.features]")
     if not project.versions.declared_labels:
         mend = 'name one in the settings: [embedding.features] content = "minilm@1"'
         yield Finding("no_model", "no embedding feature has a model", "note", mend)
@@ -119,7 +123,7 @@ def _release(project: Project) -> Iterator[Finding]:
             what = f"{feature} is declared as {label}, live is {serving[feature].label}"
             yield _not_live(what, f"{feature}={label}", held=(feature, label) in held)
     for feature, version in serving.items():
-        if not project.tables.count(version.table):
+        if not project.pipeline.built(version):
             what = f"{feature} {version.label} is live, and its table {version.table} is empty or gone"
             yield Finding("live_table_missing", what, "error", "lodestore run ingest")
 

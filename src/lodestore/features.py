@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ from lodestore.ports import Clock, OfflineStore
 from lodestore.push import JOURNAL_LIMIT, note_newest, push
 from lodestore.releases import NOTHING, Release, ReleaseLog
 from lodestore.rows import check_rows
-from lodestore.spaces import Question, Spaces, namespace, prefix, versions_of
+from lodestore.spaces import FOLLOWED, Question, Spaces, Vector, namespace, of_questions, prefix, slot_key, versions_of
 from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
 from lodestore.tables import quoted, view_schema, view_table
 from lodestore.wire import digest, dumps, jsonable, rfc3339
@@ -467,12 +468,14 @@ class Features:
         query_vector: np.ndarray | None = None,
         version: EmbeddingVersion | None = None,
         query_text: str | None = None,
+        own_vectors: Mapping[str, Vector] = MappingProxyType({}),
     ) -> None:
         """One more question of this user is counted; the same request counts once.
 
         What else the view says about the user stays as it was, as long as it has not expired. A vector,
         with the version that made it, becomes the user's last one and part of the mean of all of them.
         Where the text is given it is kept with the vector, so that another model can embed it again.
+        `own_vectors` are those of spaces that have a model of their own, by space.
         """
         view = self.catalog.latest.get("user_activity")
         if view is None or len(view.entity.keys) != 1:
@@ -486,10 +489,18 @@ class Features:
 
         self._online.change(_namespace(view), (user_id,), counted)
         note_newest(self._online, _namespace(view), stamp)
-        asked = any(one.made_from.startswith("question") for one in view.embeddings)
-        if query_vector is not None and version is not None and asked:
-            question = Question(query_vector, version, query_text)
-            self._spaces.ask(view, (user_id,), question, event_id=event_id, at=at)
+        shared = None if query_vector is None or version is None else Vector(version, query_vector)
+        for space in of_questions(view):
+            vector = own_vectors.get(space, shared)
+            if vector is not None:
+                question = Question(vector.values, vector.version, query_text, space)
+                self._spaces.ask(view, (user_id,), question, event_id=event_id, at=at)
+
+    @property
+    def question_spaces(self) -> frozenset[str]:
+        """The spaces other than the content's in which the questions of users are noted."""
+        view = self.catalog.latest.get("user_activity")
+        return frozenset(of_questions(view) if view is not None else ()) - {FOLLOWED}
 
     def drain(self, *, limit: int = 10_000) -> int:
         """Journalled rows are in their histories, and only then gone from the journal; returns how many.
@@ -659,7 +670,7 @@ def _vectors(views: Mapping[FeatureRef, FeatureView], live: Mapping[str, str]) -
     for ref, view in views.items():
         feature = view.features[ref.feature]
         if feature.kind is Kind.EMBEDDING:
-            key, version = f"{_namespace(view)}:{ref.feature}", live.get(feature.space or "")
+            key, version = f"{_namespace(view)}:{ref.feature}", slot_key(feature, live)
             place = None if version is None else namespace(view, ref.feature, version)
             out[key] = _Vectors(view, ref.feature, key, place, prefix(view, ref.feature))
     return tuple(out.values())

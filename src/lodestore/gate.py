@@ -142,14 +142,21 @@ def judge(
     options: GateOptions,
     overlap_at_10: float | None = None,
     latency_ms: Mapping[str, float] | None = None,
+    searched: bool = True,
 ) -> GateReport:
     """Decide from what was measured.
 
-    Health comes first and nothing overrides it. A first version needs health only. Otherwise the
+    Health comes first and nothing overrides it. A first version needs health only, and so does one that
+    no query searches: golden queries tell nothing of what users asked. Otherwise the
     lower bound of the paired bootstrap of nDCG@10 has to stay above minus the tolerance, over at
     least `min_queries` judged queries.
     """
-    verdict, reasons = _verdict(health, canary, index_recall, metrics, queries, options, first=live_label is None)
+    ill = _illness(health, canary, index_recall, options)
+    if ill or live_label is None or not searched:
+        enough = "a first version needs health only" if searched else "no golden set applies to it: health is enough"
+        verdict, reasons = (Verdict.UNHEALTHY, ill) if ill else (Verdict.PASSED, [enough])
+    else:
+        verdict, reasons = _verdict(metrics, queries, options)
     return GateReport(
         key,
         label,
@@ -166,21 +173,7 @@ def judge(
     )
 
 
-def _verdict(
-    health: VersionHealth,
-    canary: CanaryReading | None,
-    index_recall: float | None,
-    metrics: tuple[Measured, ...],
-    queries: int,
-    options: GateOptions,
-    *,
-    first: bool,
-) -> tuple[Verdict, list[str]]:
-    ill = _illness(health, canary, index_recall, options)
-    if ill:
-        return Verdict.UNHEALTHY, ill
-    if first:
-        return Verdict.PASSED, ["a first version needs health only"]
+def _verdict(metrics: tuple[Measured, ...], queries: int, options: GateOptions) -> tuple[Verdict, list[str]]:
     if queries < options.min_queries:
         said = f"{queries} judged golden queries, {options.min_queries} are needed (gate.min_queries); a person decides"
         return Verdict.INSUFFICIENT_QUERIES, [said]

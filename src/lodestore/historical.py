@@ -98,7 +98,7 @@ def _join_vectors(
     """The entity table with the vectors of the live version; where none is live, that is an error."""
     feature = view.feature(ref.feature)
     known = {key: one for key, one in spaces.versions_of(Logs(offline)).items() if key in release.embeddings.values()}
-    version = known.get(release.embeddings.get(feature.space or "", ""))
+    version = known.get(spaces.slot_key(feature, release.embeddings) or "")
     if version is None:
         message = f"{ref}: no version of {feature.space!r} is live, so there are no vectors; run: lodestore run ingest"
         raise RequestError(message)

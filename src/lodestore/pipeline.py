@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore.canary import Canaries
-from lodestore.chunking import Chunker
+from lodestore.chunking import Chunker, ready
 from lodestore.corpus import ChunkSync, Corpus, DocumentSync
 from lodestore.documents import DocumentSource, read
 from lodestore.errors import SourceError
@@ -22,9 +23,11 @@ from lodestore.models import EmbeddingVersion
 from lodestore.ports import Clock, Embedder, OfflineStore, Progress, VectorStore
 from lodestore.reembed import Filled, Filling, difference
 from lodestore.releases import Release, ReleaseLog, Slot
+from lodestore.spaces import FOLLOWED, Gap, Rebuilt, Spaces
 from lodestore.spec import FeatureView
+from lodestore.tables import embedding_schema
 from lodestore.templates import Added, Templates
-from lodestore.versions import Versions, slot_of
+from lodestore.versions import Versions, of_events, slot_of
 
 __all__ = ["Pipeline", "VersionHealth"]
 
@@ -40,6 +43,7 @@ class VersionHealth:
     surplus: int
     bad: int
     duplicates: int
+    may_be_empty: bool = False  # before anybody has asked anything, there are no vectors of questions
 
     @property
     def coverage(self) -> float:
@@ -49,7 +53,8 @@ class VersionHealth:
     @property
     def healthy(self) -> bool:
         """Whether it may serve."""
-        return self.rows > 0 and not (self.missing or self.surplus or self.bad or self.duplicates)
+        there = self.rows > 0 or self.may_be_empty
+        return there and not (self.missing or self.surplus or self.bad or self.duplicates)
 
     def why_not(self) -> str:
         """What keeps it from serving."""
@@ -81,6 +86,7 @@ class Pipeline:
         root: Path,
         batch_tokens: int,
         canaries: Canaries,
+        spaces: Callable[[], Spaces],
     ) -> None:
         self._store = store
         self._vectors = vectors
@@ -98,6 +104,7 @@ class Pipeline:
         self._root = root
         self._batch_tokens = batch_tokens
         self._canaries = canaries
+        self._spaces = spaces
 
     def writing(self, act: str) -> AbstractContextManager[None]:
         """Hold the store-wide writer lock while `act` goes on."""
@@ -146,8 +153,11 @@ class Pipeline:
     ) -> Filled:
         """The version's table holds exactly the current rows, indexed; nothing is embedded twice.
 
-        With `documents`, only their rows are added, and nothing is taken out: a trial.
+        With `documents`, only their rows are added, and nothing is taken out: a trial. What users asked is
+        embedded for a version of events, as far as its texts are kept.
         """
+        if of_events(version):
+            return self._fill_events(version)
         siblings = [one.table for one in self.versions.all() if one.fingerprint == version.fingerprint]
         with self._locks.hold(version.table, f"embedding {version.key}"):
             filling = Filling(
@@ -166,12 +176,78 @@ class Pipeline:
             self._vectors.index(version.table)
         return filled
 
+    def _fill_events(self, version: EmbeddingVersion) -> Filled:
+        """What users asked, up to this moment, is in the version's histories and online in it."""
+        started, spent = time.monotonic(), time.process_time()
+        with self._locks.hold(version.table, f"embedding {version.key}"):
+            # The version's own table stays empty; that it exists says that the version was built and not dropped.
+            self._store.ensure(version.table, embedding_schema(version.dimension), key="row_id")
+            self._features().drain()
+            before = self.gap(version)
+            self._spaces().bind(version, own=self._own())
+            after = self.gap(version)
+            if after.have and not ready(version.chunker):
+                self._canaries.pin(version, self._embedder(version))
+        copied = before.copied - after.copied
+        embedded = after.have - before.have - copied
+        seconds, cpu = time.monotonic() - started, time.process_time() - spent
+        return Filled(version.key, after.have, embedded, copied, 0, before.tokens - after.tokens, seconds, cpu)
+
+    def _own(self) -> frozenset[str]:
+        """The spaces that have a live version of their own."""
+        return frozenset(self.releases.live().embeddings)
+
+    def gap(self, version: EmbeddingVersion) -> Gap:
+        """What the version has of the vectors that came with events, and what of the rest it can get."""
+        return self._spaces().gap(version, own=self._own())
+
+    def texts(self, version: EmbeddingVersion) -> Iterator[list[str]]:
+        """The questions that the version would have to embed."""
+        return self._spaces().texts(version, own=self._own())
+
+    def bind(self, version: EmbeddingVersion) -> list[Rebuilt]:
+        """Every feature whose values the version makes is online in it: its going live leaves no gap.
+
+        A project without feature modules has no such features.
+        """
+        own = self._own()
+        if self._spaces().asks(version, own=own):
+            self._features().drain()
+        return self._spaces().bind(version, own=own)
+
+    def index(self, version: EmbeddingVersion) -> bool:
+        """The indexes that searches need cover every row; tells whether there is one over the vectors."""
+        if of_events(version):
+            return False
+        self._vectors.index(version.table)
+        return self._vectors.indexed(version.table)
+
+    def built(self, version: EmbeddingVersion) -> bool:
+        """Whether the version's vectors are there, and were not dropped."""
+        return bool(self._store.revision(version.table) if of_events(version) else self._store.count(version.table))
+
+    def drop(self, version: EmbeddingVersion) -> None:
+        """The version's vectors are gone."""
+        if of_events(version):
+            live = self.releases.live().embeddings
+            heir = live.get(version.feature) or live.get(FOLLOWED)
+            if heir is not None:  # texts that only this version's rows hold go on to the live one
+                self.bind(self.versions.registered(heir))
+            self._spaces().drop(version)
+        self._store.drop(version.table)
+
     def fill_maintained(self, *, progress: Progress | None = None) -> list[Filled]:
         """Live, predecessor and candidate versions are up to date, first versions built."""
         return [self.fill(version, progress=progress) for version in self.versions.maintained()]
 
     def health(self, version: EmbeddingVersion) -> VersionHealth:
         """Measure whether the version's table can serve."""
+        if of_events(version):
+            found = self.gap(version)
+            missing = found.copied + found.embedded
+            return VersionHealth(
+                version.key, found.have, found.have + missing, missing, 0, found.bad, found.doubled, may_be_empty=True
+            )
         gap = difference(self._store, version)
         table = self._store.read(version.table, ["row_id", "norm"])
         norms = table["norm"].to_numpy() if table.num_rows else pa.array([], pa.float64()).to_numpy()
@@ -203,7 +279,7 @@ class Pipeline:
         changes: dict[Slot, object] = {}
         for version in self.versions.maintained():
             missing = version.feature not in live.embeddings
-            if missing and self._store.count(version.table) and self.health(version).healthy:
+            if missing and self.built(version) and self.health(version).healthy:
                 changes[slot_of(version.feature)] = version.key
         return changes
 

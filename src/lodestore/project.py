@@ -34,7 +34,7 @@ from lodestore.rerank import Reranker, reranker_of
 from lodestore.retention import kept_since
 from lodestore.settings import Settings, load
 from lodestore.snapshot import Snapshots
-from lodestore.spaces import Spaces
+from lodestore.spaces import Spaces, spaces_of
 from lodestore.store import Lodestore, compiled
 from lodestore.tables import ensure_logs
 from lodestore.templates import Templates
@@ -152,6 +152,7 @@ class Project:
             root=self.settings.root,
             keep=self.settings.release.keep,
             count_tokens=self.corpus.token_counts,
+            spaces=lambda: spaces_of(self.catalog),
         )
 
     @cached_property
@@ -276,6 +277,7 @@ class Project:
             root=self.settings.root,
             batch_tokens=self.settings.embedding.batch_tokens,
             canaries=Canaries(self.logs),
+            spaces=lambda: self.spaces,
         )
 
     @cached_property

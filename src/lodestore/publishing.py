@@ -64,12 +64,18 @@ def served(project: Project, live: dict[str, int]) -> list[FeatureView]:
 def publish_view(
     project: Project, view: FeatureView, *, start: datetime | None = None, end: datetime | None = None
 ) -> tuple[Published, list[Rebuilt]]:
-    """The view's newest values are online, its vectors in the live version of their space."""
+    """The view's newest values are online, its vectors in the live version of their space, and where a rollback goes."""
     if start is None and end is None:
         done = project.pipeline.publish(view)
     else:
         done = project.features.materialize(view, start=start, end=end)
-    return done, project.spaces.publish(view, project.releases.live().embeddings) if view.embeddings else []
+    if not view.embeddings:
+        return done, []
+    live = project.releases.live().embeddings
+    made = project.spaces.publish(view, live)
+    for version in project.versions.predecessors():
+        made += project.spaces.bind(version, own=frozenset(live), views=[view])
+    return done, made
 
 
 def _moment(text: str | None, what: str) -> datetime | None:

@@ -18,7 +18,7 @@ from lodestore.ports import Clock, Embedder, OfflineStore, Progress
 from lodestore.tables import CHUNKS, DOCUMENTS, FILTERABLE, chunk_table, embedding_schema, in_list, retired
 from lodestore.vectors import checked, norms
 
-__all__ = ["Difference", "Filled", "Filling", "batches_by_length", "difference"]
+__all__ = ["Difference", "Filled", "Filling", "batches_by_length", "difference", "document_vectors"]
 
 # Rows that are looked at together: bounds memory, not the size of a commit.
 _WINDOW = 20_000
@@ -63,6 +63,7 @@ class Filled:
     retired: int
     tokens: int
     seconds: float
+    cpu_seconds: float = 0.0
 
     @property
     def touched(self) -> int:
@@ -78,6 +79,7 @@ class _Tally:
     tokens: int = 0
     done: int = 0
     started: float = field(default_factory=time.monotonic)
+    cpu_started: float = field(default_factory=time.process_time)
 
 
 def batches_by_length(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:
@@ -254,6 +256,18 @@ def _embedded_texts(titles: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.Chunk
     return pc.if_else(pc.equal(titles, ""), texts, joined)
 
 
+def document_vectors(embedder: Embedder, version: EmbeddingVersion, texts: Sequence[str]) -> np.ndarray:
+    """One sound row per text; a model that fails, or gives anything else, is told by its label."""
+    try:
+        made = embedder.embed_documents(texts)
+    except LodestoreError:
+        raise
+    except Exception as error:
+        message = f"{version.label} failed on a batch of {len(texts)} texts: {type(error).__name__}: {error}"
+        raise ModelError(message) from error
+    return checked(made, texts=len(texts), dimension=version.dimension, label=version.label)
+
+
 class _Known:
     """Vectors that a table of the same fingerprint holds, found by the hash of their text."""
 
@@ -365,9 +379,9 @@ class Filling:
                 self._fill_window(window, known, changed, tally)
         finally:
             self._retire(plan.remove)
-        seconds = time.monotonic() - tally.started
+        seconds, cpu = time.monotonic() - tally.started, time.process_time() - tally.cpu_started
         gone = len(plan.remove)
-        return Filled(self._version.key, plan.wanted, tally.embedded, tally.reused, gone, tally.tokens, seconds)
+        return Filled(self._version.key, plan.wanted, tally.embedded, tally.reused, gone, tally.tokens, seconds, cpu)
 
     def _retire(self, ids: Sequence[str], *, replaced: bool = False) -> None:
         retire(
@@ -422,22 +436,11 @@ class Filling:
             texts = zip(hashes, batch["embedded"].to_pylist(), strict=True)
             new = {one: text for one, text in texts if one not in seen}
             if new:
-                seen.update(zip(new, self._vectors(list(new.values())), strict=True))
+                seen.update(zip(new, document_vectors(self._embedder, self._version, list(new.values())), strict=True))
             tally.embedded += len(new)
             tally.reused += len(hashes) - len(new)
             tally.tokens += sum(lengths[place] for place in places)
             yield self._finished(batch, np.stack([seen[one] for one in hashes]))
-
-    def _vectors(self, texts: list[str]) -> np.ndarray:
-        label, dimension = self._version.label, self._version.dimension
-        try:
-            made = self._embedder.embed_documents(texts)
-        except LodestoreError:
-            raise
-        except Exception as error:
-            message = f"{label} failed on a batch of {len(texts)} texts: {type(error).__name__}: {error}"
-            raise ModelError(message) from error
-        return checked(made, texts=len(texts), dimension=dimension, label=label)
 
     def _finished(self, rows: pa.Table, vectors: np.ndarray) -> pa.Table:
         now = self._clock()

@@ -41,6 +41,7 @@ class State:
     live: Release
     holds: tuple[Hold, ...]
     failures: Mapping[str, int]  # partition key -> failed runs since it was declared
+    following: frozenset[Slot] = frozenset()  # slots without a version that answer by another slot's
     settled: frozenset[str] = frozenset()  # run keys whose gate waits for a person
 
 
@@ -80,7 +81,7 @@ def run_key(version: EmbeddingVersion, state: State) -> str:
 
 def _why_not(slot: Slot, version: EmbeddingVersion, state: State, held: Mapping[tuple[Slot, str], Hold]) -> str | None:
     live = state.live.slots.get(slot)
-    if live is None:
+    if live is None and slot not in state.following:
         return f"{slot}: nothing is live yet; ingestion builds the first version"
     if live == version.key:
         return f"{slot}: {version.label} is live"
@@ -99,8 +100,13 @@ def slot_of(version: EmbeddingVersion) -> Slot:
     return Slot("embedding", version.feature)
 
 
-def rollback_changes(history: Sequence[Release], slot: Slot) -> dict[Slot, Any]:
-    """The change that takes one slot back to its previous distinct value, and no other."""
+def rollback_changes(history: Sequence[Release], slot: Slot, *, follows: bool = False) -> dict[Slot, Any]:
+    """The change that takes one slot back to its previous distinct value, and no other.
+
+    A slot that follows another while it is empty goes back to that when it had no value before.
+    """
+    if follows and not predecessors(history, slot):
+        return {slot: None}
     return {slot: predecessor(history, slot)}
 
 

@@ -9,7 +9,7 @@ rows that name their version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -37,14 +37,32 @@ from lodestore.online import (
 from lodestore.ports import Clock, Embedder, OfflineStore
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import MOMENT, in_list, retired
-from lodestore.vectors import checked, normalised
+from lodestore.vectors import checked, normalised, norms
 from lodestore.wire import digest
 
-__all__ = ["HALF_LIFE", "Question", "Rebuilt", "Spaces", "Vector", "namespace", "value_table", "versions_of"]
+__all__ = [
+    "FOLLOWED",
+    "HALF_LIFE",
+    "Gap",
+    "Question",
+    "Rebuilt",
+    "Spaces",
+    "Vector",
+    "namespace",
+    "of_questions",
+    "slot_key",
+    "spaces_of",
+    "value_table",
+    "versions_of",
+]
 
 HALF_LIFE = timedelta(days=7)
 """After that long a question counts half as much in the mean of a user's questions."""
 
+FOLLOWED = "content"
+"""Whose model embeds questions while their own space has no version: the one that answers them."""
+
+_ASKED = ("question", "questions")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # Entities whose vectors are held in memory at once, those that are written at once, and texts of one call of a model.
@@ -65,11 +83,15 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user asked: its vector, the version that embedded it, and its text where a rebuild should be possible."""
+    """What a user asked: its vector, the version that embedded it, and its text where a rebuild should be possible.
+
+    `space` is the one of the features that it is noted for, by default that of its version.
+    """
 
     vector: np.ndarray[Any, Any]
     version: EmbeddingVersion
     text: str | None = None
+    space: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +104,55 @@ class Rebuilt:
     written: int
     removed: int = 0
     embedded: int = 0
+    reused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a version has of all the vectors that came with events, and what of the rest it can get.
+
+    `copied` are those that another table of the same fingerprint has, `embedded` those whose texts are
+    kept, `lost` those of which neither is there: they stay OTHER_VERSION.
+    """
+
+    rows: int = 0
+    have: int = 0
+    copied: int = 0
+    embedded: int = 0
+    lost: int = 0
+    tokens: int = 0
+    bad: int = 0
+    doubled: int = 0
+
+    def __add__(self, other: Gap) -> Gap:
+        """Both together."""
+        return Gap(*(getattr(self, one) + getattr(other, one) for one in self.__slots__))
 
 
 # Names
+
+
+def spaces_of(catalog: Catalog) -> frozenset[str]:
+    """The spaces of the catalog whose vectors come with events: asked by users, or pushed."""
+    features = [one for view in catalog.views.values() for one in view.embeddings]
+    return frozenset(one.space for one in features if one.space is not None and one.made_from != "document")
+
+
+def of_questions(view: FeatureView) -> tuple[str, ...]:
+    """The spaces in which a view notes questions."""
+    return tuple(dict.fromkeys(one.space or "" for one in of_kind(view, *_ASKED)))
+
+
+def slot_key(feature: Feature, live: Mapping[str, str]) -> str | None:
+    """The partition key of the live version of the feature; questions follow the content until they have their own."""
+    own = live.get(feature.space or "")
+    return live.get(FOLLOWED) if own is None and feature.made_from in _ASKED else own
+
+
+def _bound(feature: Feature, version: EmbeddingVersion, own: Collection[str]) -> bool:
+    """Whether the version makes the feature's values, where the spaces of `own` have versions of their own."""
+    follows = version.feature == FOLLOWED and feature.made_from in _ASKED and feature.space not in own
+    return follows or feature.space == version.feature
 
 
 def prefix(view: FeatureView, feature: str) -> str:
@@ -211,7 +279,7 @@ def history(
     """The values of the feature in one version for these entities, with the moments from which they hold."""
     if feature.made_from == "document":
         return _document_history(offline, view, version, keys)
-    source = _questions(view) if feature.made_from in {"question", "questions"} else feature.name
+    source = _source(view, feature)
     table = value_table(view, source, version.key)
     found = offline.read(table, where=_among(view, keys)) if offline.count(table) else pa.table({})
     if not found.num_rows:
@@ -315,9 +383,14 @@ def _micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _questions(view: FeatureView) -> str:
-    """The feature under whose name questions are kept: the one that is a question, else the first made from them."""
-    return of_kind(view, "question", "questions")[0].name
+def _questions(view: FeatureView, space: str | None) -> str:
+    """The feature under whose name questions are kept in a space: the first of those that are made from them."""
+    return next(one.name for one in of_kind(view, *_ASKED) if one.space == space)
+
+
+def _source(view: FeatureView, feature: Feature) -> str:
+    """The feature under whose name the rows are kept that the feature's values are made from."""
+    return _questions(view, feature.space) if feature.made_from in _ASKED else feature.name
 
 
 # In use
@@ -352,14 +425,17 @@ class Spaces:
         """
         stamp, version = _micros(at), question.version
         vector = checked(np.atleast_2d(question.vector), texts=1, dimension=version.dimension, label=version.label)[0]
-        values: dict[str, object] = {_questions(view): vector}
+        space = question.space or version.feature
+        source = _questions(view, space)
+        values: dict[str, object] = {source: vector}
         values |= {_TEXT: question.text} if question.text else {}
         row = OnlineRow(stamp, stamp, encode_payload(values), event_id)
-        noted = self._online.write(namespace(view, _questions(view), version.key), [(key, row)], journal=True)
+        noted = self._online.write(namespace(view, source, version.key), [(key, row)], journal=True)
         if noted.duplicates:
             return False
         for feature in of_kind(view, "questions"):
-            self._blend(namespace(view, feature.name, version.key), feature.name, key, vector, stamp)
+            if feature.space == space:
+                self._blend(namespace(view, feature.name, version.key), feature.name, key, vector, stamp)
         return True
 
     def _blend(self, place: str, name: str, key: Key, vector: np.ndarray[Any, Any], when: int) -> None:
@@ -406,21 +482,94 @@ class Spaces:
         from their texts. Where nothing changed since the last time, nothing is done.
         """
         known = versions_of(self._logs)
-        done = []
-        for feature in view.embeddings:
-            key = live.get(feature.space or "")
-            if key is not None:
-                done.append(self._publish(view, feature, _named(known, key)))
-        return done
+        keys = [(feature, slot_key(feature, live)) for feature in view.embeddings]
+        return [self._publish(view, feature, _named(known, key)) for feature, key in keys if key is not None]
+
+    def bind(
+        self, version: EmbeddingVersion, *, own: Collection[str], views: Iterable[FeatureView] | None = None
+    ) -> list[Rebuilt]:
+        """Every feature whose values the version makes is online in it, so that it can go live without a gap.
+
+        `own` are the spaces that have versions of their own; questions in others follow the content.
+        """
+        among = self._catalog.views.values() if views is None else views
+        return [
+            self._publish(view, feature, version)
+            for view in among
+            for feature in view.embeddings
+            if _bound(feature, version, own)
+        ]
+
+    def asks(self, version: EmbeddingVersion, *, own: Collection[str]) -> bool:
+        """Whether questions are among what the version makes vectors of."""
+        return any(asked for _, _, asked in self._sources(version, own))
+
+    def gap(self, version: EmbeddingVersion, *, own: Collection[str]) -> Gap:
+        """What the version has of the vectors that came with events, and what of the rest it can get."""
+        total = Gap()
+        for view, source, asked in self._sources(version, own):
+            total += self._gap(view, source, version, asked=asked)
+        return total
+
+    def _sources(self, version: EmbeddingVersion, own: Collection[str]) -> list[tuple[FeatureView, str, bool]]:
+        """Where rows are kept that the version has to have: the view, the feature, and whether they are questions."""
+        found = {
+            (view.name, view.version, _source(view, feature)): (view, feature.made_from in _ASKED)
+            for view in self._catalog.views.values()
+            for feature in view.embeddings
+            if feature.made_from != "document" and _bound(feature, version, own)
+        }
+        return [(view, source, asked) for (_, _, source), (view, asked) in found.items()]
+
+    def _gap(self, view: FeatureView, source: str, version: EmbeddingVersion, *, asked: bool) -> Gap:
+        own = value_table(view, source, version.key)
+        have, bad, rows = set[str](), 0, 0
+        for batch in self._offline.batches(own, ["event_id", "vector"]) if self._offline.count(own) else ():
+            have.update(batch.column("event_id").to_pylist())
+            lengths = norms(_matrix(pa.chunked_array([batch.column("vector")])))
+            bad, rows = bad + int((~np.isfinite(lengths) | (lengths == 0)).sum()), rows + batch.num_rows
+        held, copied, tokens = len(have), 0, 0
+        for table in self._siblings(view, source, version):
+            new = set(self._offline.read(table, ["event_id"])["event_id"].to_pylist()) - have
+            have, copied = have | new, copied + len(new)
+        kept = len(have)
+        others = [one for one in self._offline.names(value_table(view, source, "")) if one != own]
+        for table in others if asked else ():
+            for piece in self._missing(table, have):
+                have.update(piece["event_id"].to_pylist())
+                tokens += sum(map(_tokens, piece[_TEXT].to_pylist()))
+        every = have.union(*(self._offline.read(table, ["event_id"])["event_id"].to_pylist() for table in others))
+        return Gap(len(every), held, copied, len(have) - kept, len(every) - len(have), tokens, bad, rows - held)
+
+    def texts(self, version: EmbeddingVersion, *, own: Collection[str]) -> Iterator[list[str]]:
+        """The texts that the version would have to embed, as many at a time as one call of the model takes."""
+        for view, source, asked in self._sources(version, own):
+            mine = value_table(view, source, version.key)
+            have: set[str] = set()
+            for table in [mine, *self._siblings(view, source, version)]:
+                if self._offline.count(table):
+                    have.update(self._offline.read(table, ["event_id"])["event_id"].to_pylist())
+            for table in self._offline.names(value_table(view, source, "")) if asked else ():
+                for piece in self._missing(table, have):
+                    have.update(piece["event_id"].to_pylist())
+                    yield piece[_TEXT].to_pylist()
+
+    def drop(self, version: EmbeddingVersion) -> None:
+        """The version's values are gone, in the histories and online; those of other versions stay."""
+        for view in self._catalog.views.values():
+            for feature in view.embeddings:
+                self._offline.drop(value_table(view, feature.name, version.key))
+                self._online.drop(namespace(view, feature.name, version.key))
 
     def _publish(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> Rebuilt:
         if feature.made_from == "document":
             return self._once(view, feature, version, version.table, self._documents)
-        if feature.made_from in {"question", "questions"}:
-            embedded = self._embed_again(view, version)
-            table = value_table(view, _questions(view), version.key)
-            done = self._once(view, feature, version, table, self._values)
-            return Rebuilt(view.name, feature.name, version.label, done.written, done.removed, embedded)
+        if feature.made_from in _ASKED:
+            source = _source(view, feature)
+            reused = self._copy(view, source, version)
+            embedded = self._embed_again(view, source, version)
+            done = self._once(view, feature, version, value_table(view, source, version.key), self._values)
+            return Rebuilt(view.name, feature.name, version.label, done.written, done.removed, embedded, reused)
         return self._once(view, feature, version, value_table(view, feature.name, version.key), self._values)
 
     def _once(
@@ -481,8 +630,7 @@ class Spaces:
 
     def _values(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> tuple[int, int]:
         """The newest value of each entity, or the mean of its questions."""
-        derived = feature.made_from in {"question", "questions"}
-        table = value_table(view, _questions(view) if derived else feature.name, version.key)
+        table = value_table(view, _source(view, feature), version.key)
         rows = _Rows(self._offline, table, view.entity.keys, version.dimension, times=True)
         place, written, mean = namespace(view, feature.name, version.key), 0, feature.made_from == "questions"
         for part, vectors, weights in rows.means(rows.recency() if mean else rows.newest()):
@@ -492,13 +640,32 @@ class Spaces:
 
     # -- after a change of the model
 
-    def _embed_again(self, view: FeatureView, version: EmbeddingVersion) -> int:
+    def _siblings(self, view: FeatureView, source: str, version: EmbeddingVersion) -> list[str]:
+        """Tables of the same rows whose vectors the same model made for another feature or version."""
+        stem, known = value_table(view, source, ""), versions_of(self._logs)
+        same = {one.key for one in known.values() if one.fingerprint == version.fingerprint} - {version.key}
+        return [table for table in self._offline.names(stem) if table.removeprefix(stem) in same]
+
+    def _copy(self, view: FeatureView, source: str, version: EmbeddingVersion) -> int:
+        """Questions that the same model embedded before are in the version's table, with their vectors; how many."""
+        own, copied = value_table(view, source, version.key), 0
+        for table in self._siblings(view, source, version):
+            held = self._offline.read(own, ["event_id"])["event_id"].to_pylist() if self._offline.count(own) else []
+            have = pa.array(held, pa.string())
+            for batch in self._offline.batches(table):
+                rows = pa.Table.from_batches([batch])
+                new = rows.filter(pc.invert(pc.is_in(rows["event_id"], have)))
+                arrived = pa.array([self._clock()] * new.num_rows, MOMENT)
+                new = new.set_column(new.schema.get_field_index("ingested_at"), "ingested_at", arrived)
+                schema = value_schema(view, version.dimension)
+                copied += self._keep(view, source, version, new.select(schema.names).cast(schema))
+        return copied
+
+    def _embed_again(self, view: FeatureView, source: str, version: EmbeddingVersion) -> int:
         """Questions whose texts are kept and whose vectors the version does not have are embedded; how many."""
         if self._embedder is None:
             return 0
-        source = _questions(view)
-        stem = value_table(view, source, "")
-        own = value_table(view, source, version.key)
+        stem, own = value_table(view, source, ""), value_table(view, source, version.key)
         have = set(self._offline.read(own, ["event_id"])["event_id"].to_pylist()) if self._offline.count(own) else set()
         embedded = 0
         for table in self._offline.names(stem):
@@ -619,6 +786,11 @@ def _codes(keys: pa.Table) -> tuple[np.ndarray[Any, Any], list[Key]]:
     rows = zip(*(column.to_pylist() for column in keys.columns), strict=True)
     codes = np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
     return codes, list(places)
+
+
+def _tokens(text: str) -> int:
+    """About how many tokens the text has: three characters make one, and each text has two of its own."""
+    return len(text) // 3 + 2
 
 
 def _named(known: Mapping[str, EmbeddingVersion], key: str) -> EmbeddingVersion:

@@ -129,9 +129,9 @@ user_activity = FeatureView(
     owner="team:personalisation",
     doc="What the user did just now.",
     features={
-        "last_query_embedding": embedding("content", made_from="question", doc="the vector of the last question"),
+        "last_query_embedding": embedding("interaction", made_from="question", doc="the vector of the last question"),
         "interaction_history_embedding": embedding(
-            "content", made_from="questions", doc="recency-weighted mean of recent questions"
+            "interaction", made_from="questions", doc="recency-weighted mean of recent questions"
         ),
         "session_queries_count": integer(minimum=0, doc="questions in this session"),
         "last_active": timestamp(doc="when the user last asked something"),

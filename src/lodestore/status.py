@@ -8,10 +8,12 @@ from typing import Any
 
 from lodestore.alerts import alerts_of
 from lodestore.errors import LodestoreError, ModelError
+from lodestore.models import EmbeddingVersion
 from lodestore.project import Project
 from lodestore.prompts import read_folder, version_key
 from lodestore.releases import Release
 from lodestore.tables import chunk_table
+from lodestore.versions import of_events
 from lodestore.wire import rfc3339
 
 __all__ = ["Checks", "Status", "checks_of", "declared", "release_json", "status", "versions"]
@@ -108,13 +110,17 @@ def versions(project: Project) -> tuple[dict[str, Any], ...]:
             "feature": one.feature,
             "version": one.label,
             "state": states[one.key],
-            "rows": project.tables.count(one.table),
+            "rows": _rows(project, one),
             "dim": one.dimension,
             "fingerprint": one.fingerprint,
             "key": one.key,
         }
         for one in project.versions.all()
     )
+
+
+def _rows(project: Project, version: EmbeddingVersion) -> int:
+    return project.pipeline.gap(version).have if of_events(version) else project.tables.count(version.table)
 
 
 def _states(project: Project) -> dict[str, str]:

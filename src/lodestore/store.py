@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from lodestore.composer import Composed, Composer, Request
 from lodestore.conditions import COLUMNS, compiled, condition, narrowed
 from lodestore.context import Context, ContextOptions
 from lodestore.contexts import ContextLog, id_for, logged
-from lodestore.errors import RequestError, UnavailableError
+from lodestore.errors import ModelError, RequestError, UnavailableError
 from lodestore.features import Features, OnlineAnswer
 from lodestore.filters import Filter
 from lodestore.grouping import Extras
@@ -30,11 +31,14 @@ from lodestore.prompts import PromptTemplate, Rendered, render
 from lodestore.releases import Release, ReleaseLog
 from lodestore.rerank import Reranker
 from lodestore.retrieval import Mode, SearchResult
+from lodestore.spaces import Vector
 from lodestore.spec import FeatureRef, FeatureView, OnDemandView
 from lodestore.templates import Templates
 from lodestore.why import Reasons, Why
 
 __all__ = ["COLUMNS", "Lodestore", "compiled"]
+
+_log = logging.getLogger("lodestore.store")
 
 
 class Lodestore:
@@ -264,6 +268,7 @@ class Lodestore:
                 query_vector=composed.vector,
                 version=composed.version,
                 query_text=asked.query if keep else None,
+                own_vectors=_own_vectors(live, features, asked.query),
             )
         if self._contexts is not None:
             weights = live.release.templates.get(made.template_id, {})
@@ -309,6 +314,20 @@ class Lodestore:
     def release_at(self, moment: datetime) -> Release:
         """What was live at that moment."""
         return self._releases.at(moment)
+
+
+def _own_vectors(live: Live, features: Features, query: str) -> dict[str, Vector]:
+    """The question in each space of questions that has a live model of its own.
+
+    Without such a model the question is still answered; the log says what is not counted.
+    """
+    out: dict[str, Vector] = {}
+    for space in features.question_spaces & live.versions.keys():
+        try:
+            out[space] = Vector(live.version(space), live.embed([query], space)[0])
+        except ModelError as error:
+            _log.warning("a question is missing from %s: %s", space, error)
+    return out
 
 
 def _one_or_the_other(query: str | None, vector: object, *, plain: bool) -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lodestore.chunking import READY, WHOLE, Chunker, ChunkOptions, ready, whole
-from lodestore.errors import FingerprintError, ModelError, UnknownModelError
+from lodestore.chunking import EVENTS, READY, WHOLE, Chunker, ChunkOptions, ready, whole
+from lodestore.errors import DeclarationError, FingerprintError, ModelError, UnknownModelError, nearest
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingModel, EmbeddingVersion, Identity, identify, labels
 from lodestore.releases import ReleaseLog, Slot, predecessors
 from lodestore.tables import quoted
 from lodestore.wire import canonical
 
-__all__ = ["CHUNKED", "Declared", "State", "Versions", "slot_of"]
+__all__ = ["CHUNKED", "Declared", "State", "Versions", "of_events", "slot_of"]
 
 # Features whose rows come from documents, and how: in chunks, or whole.
 CHUNKED: Mapping[str, bool] = {"content": True, "title": False}
@@ -30,6 +30,11 @@ _MAINTAINED = frozenset({"live", "predecessor", "candidate"})
 def slot_of(feature: str) -> Slot:
     """The release slot of an embedding feature."""
     return Slot("embedding", feature)
+
+
+def of_events(version: EmbeddingVersion) -> bool:
+    """Whether the version's vectors come with events, such as what users ask, and not from documents."""
+    return version.feature not in CHUNKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Versions:
         root: Path,
         keep: int,
         count_tokens: Callable[[str, Chunker], np.ndarray],
+        spaces: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._logs = logs
         self._releases = releases
@@ -65,14 +71,25 @@ class Versions:
         self._root = root
         self._keep = keep
         self._count_tokens = count_tokens
+        self._spaces = spaces
         self._identities: dict[str, Identity] = {}
 
     # -- declared
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The declared embedding features that come from documents."""
-        return tuple(name for name in self._features if name in CHUNKED)
+        """The declared embedding features: of documents, and the spaces of the catalog whose vectors come with events."""
+        more = [name for name in self._features if name not in CHUNKED]
+        known = self._spaces() if more else ()
+        for name in more:
+            if name not in known:
+                all_known = sorted({*CHUNKED, *known})
+                message = (
+                    f"embedding.features.{name} is no embedding feature{nearest(name, all_known)}; "
+                    f"known: {', '.join(all_known)}"
+                )
+                raise DeclarationError(message)
+        return tuple(self._features)
 
     @property
     def declared_labels(self) -> dict[str, str]:
@@ -104,13 +121,14 @@ class Versions:
         """The version of a feature by one model; it uses the live chunker where that cuts nothing off."""
         model, identity = self.model(label), self.identity(label)
         external = identity.layout == "external"
-        cut = CHUNKED.get(feature, True) and not external
+        cut = CHUNKED.get(feature, False) and not external
         chunker = self._best_chunker(feature, label, identity) if cut else None
+        uncut = READY if external else WHOLE if feature in CHUNKED else EVENTS
         version = EmbeddingVersion(
             feature,
             model.name,
             model.version,
-            chunker.id if chunker else READY if external else WHOLE,
+            chunker.id if chunker else uncut,
             identity.fingerprint,
             identity.dimension,
         )
@@ -146,7 +164,7 @@ class Versions:
 
     def chunker(self, version: EmbeddingVersion) -> Chunker | None:
         """What cuts the texts of a registered version, whatever the settings say today; None where nothing is cut."""
-        if whole(version.chunker) or ready(version.chunker):
+        if whole(version.chunker) or ready(version.chunker) or of_events(version):
             return None
         (row,) = self._logs.rows("models", f"key = {quoted(version.key)}")
         how = json.loads(row["parts"]).get("chunking", {"model": version.label, "size": self._chunks.size})
@@ -218,6 +236,11 @@ class Versions:
         before = {key for feature in live for key in self._kept(feature, held)}
         return {one.key: self._state(one, live, held, before) for one in known}
 
+    def predecessors(self) -> list[EmbeddingVersion]:
+        """The versions to which a rollback of their slot may go."""
+        states = self.states()
+        return [one for one in self.all() if states[one.key] == "predecessor"]
+
     def _state(self, one: EmbeddingVersion, live: Mapping[str, str], held: set[str], before: set[str]) -> State:
         if live.get(one.feature) == one.key:
             return "live"
@@ -246,21 +269,26 @@ class Versions:
         A candidate counts from its first gate report on: before that its own job builds it, and an
         ingestion neither waits for that job nor does its work.
 
-        With `first`, a declared feature without a live version counts, so that a first one is built.
+        With `first`, a declared feature without a live version counts, so that a first one is built. Questions
+        follow the content while their space has no version: once that is live, its first one is a change
+        like any other, built by its own job.
         What is live stays so, and is kept up to date, when its line is gone from the settings.
         """
         live = self._releases.live().embeddings
         for feature in self.features if first else ():
-            if feature not in live:
+            if feature not in live and (feature in CHUNKED or not live):
                 self.register(self.declared(feature))
         states, built = self.states(), {row["key"] for row in self._logs.rows("gates")}
         return [
             one
             for one in self.all()
-            if one.feature in CHUNKED
-            and states[one.key] in _MAINTAINED
-            and (states[one.key] != "candidate" or one.feature not in live or one.key in built)
+            if states[one.key] in _MAINTAINED
+            and (states[one.key] != "candidate" or one.key in built or self._is_first(one, live))
         ]
+
+    def _is_first(self, one: EmbeddingVersion, live: Mapping[str, str]) -> bool:
+        """Whether ingestion builds the version, because nothing that could answer in its place is live."""
+        return one.feature not in live and (not of_events(one) or not live)
 
     def runnable(self, version: EmbeddingVersion, make: Callable[[EmbeddingModel, Identity], Any]) -> Any:  # noqa: ANN401
         """What embeds for this version, when its model is still declared and still the same."""

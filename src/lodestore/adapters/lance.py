@@ -42,6 +42,8 @@ _PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 _WRITE_TROUBLE = (
     ("No space left", "the disk is full; free some room and run again: nothing that was there is lost"),
     ("os error 28", "the disk is full; free some room and run again: nothing that was there is lost"),
+    ("os error 27", "a file may not grow any more; raise the limit, free some room and run again: nothing is lost"),
+    ("os error 122", "the quota of the disk is used up; free some room and run again: nothing that was there is lost"),
     ("Read-only file system", "the disk is read-only; mount it for writing or move the store with LODESTORE_HOME"),
     ("os error 30", "the disk is read-only; mount it for writing or move the store with LODESTORE_HOME"),
     ("Permission denied", "this user may not write there; change the rights or move the store with LODESTORE_HOME"),

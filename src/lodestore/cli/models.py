@@ -112,11 +112,17 @@ def _plan_facts(made: Plan) -> dict[str, object]:
         "to embed": made.to_embed,
         "vectors reused": made.cached,
         "tokens": made.tokens,
-        "time": f"about {made.seconds:,.0f} s at {made.tokens_per_second:,.0f} tokens/s",
+        "work": f"about {made.cpu_seconds:,.1f} CPU seconds",
+        "time": f"about {made.seconds:,.1f} s at {made.tokens_per_second:,.0f} tokens/s, as busy as this machine is now",
         "disk": f"about {made.disk_bytes / 1e6:,.1f} MB",
         "cut off by the model": f"{made.truncated_share:.2%} of the chunks",
         "chunks": "cut anew for this model" if made.new_chunker else "those of the live version",
+        "questions embedded again": made.questions,
+        "questions that cannot be": f"{made.lost:,}{_LOST if made.lost else ''}",
     }
+
+
+_LOST = "; their texts are not kept ([context] log_queries), so their users' vectors stay OTHER_VERSION"
 
 
 @command(models)
@@ -161,9 +167,11 @@ def rollback(session: Session, feature: str, reason: str) -> None:
 
 
 def _say_live(session: Session, release: Release, feature: str) -> None:
+    from lodestore.spaces import FOLLOWED
     from lodestore.status import release_json
 
-    label = session.project.versions.registered(release.embeddings[feature]).label
+    key = release.embeddings.get(feature)
+    label = session.project.versions.registered(key).label if key else f"follows {FOLLOWED} again; that"
     session.show(
         release_json(session.project, release), [f"{feature} {label} is live since release {release.generation}"]
     )

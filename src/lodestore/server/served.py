@@ -22,6 +22,7 @@ from lodestore.online import Status
 from lodestore.prompts import PromptTemplate
 from lodestore.releases import Release
 from lodestore.retrieval import Mode, SearchResult
+from lodestore.spaces import Vector
 from lodestore.spec import FeatureRef
 from lodestore.templates import Templates
 
@@ -76,9 +77,11 @@ class ServedFeatures(Features):
         query_vector: np.ndarray | None = None,
         version: EmbeddingVersion | None = None,
         query_text: str | None = None,
+        own_vectors: Mapping[str, Vector] = MappingProxyType({}),
     ) -> None:
         """The question is counted, or, when the online store is away, it is not and the log says so."""
         question: dict[str, Any] = {"query_vector": query_vector, "version": version, "query_text": query_text}
+        question |= {"own_vectors": own_vectors}
         try:
             super().seen(user_id, request_id=request_id, at=at, **question)
         except (StoreError, UnavailableError) as error:
