@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from lodestore.project import open_project
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+SERVER = "http://127.0.0.1:3977"
 GOLDEN = """
 [golden]
 queries = "golden/queries.jsonl"
@@ -54,7 +57,7 @@ def folder(make_project) -> Path:
 @pytest.fixture
 def daemon(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     env = {**os.environ, "DAGSTER_HOME": str(folder / "dagster"), "LODESTORE_CONFIG": str(folder / "lodestore.toml")}
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", "3977"]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", SERVER.rpartition(":")[2]]
     with (folder / "dagster.log").open("wb") as log:
         running = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
         yield running
@@ -71,8 +74,32 @@ def waited(for_what: Callable[[], bool], *, seconds: float) -> bool:
     return False
 
 
+REPOSITORIES = "{repositoriesOrError {... on RepositoryConnection {nodes {name location {name}}}}}"
+LAUNCH = """
+mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}
+}
+"""
+
+
+def asked(query: str, **variables: object) -> dict[str, Any]:
+    answer = httpx.post(f"{SERVER}/graphql", json={"query": query, "variables": variables}, timeout=60)
+    return answer.json()["data"]
+
+
+def launched(job: str, config: object) -> dict[str, Any]:
+    """What the launchpad's button sends."""
+    (node,) = asked(REPOSITORIES)["repositoriesOrError"]["nodes"]
+    selector = {
+        "repositoryName": node["name"],
+        "repositoryLocationName": node["location"]["name"],
+        "jobName": job,
+    }
+    return asked(LAUNCH, params={"selector": selector, "runConfigData": config, "mode": "default"})["launchRun"]
+
+
 @pytest.mark.slow
-def test_a_changed_line_becomes_a_live_version_through_the_running_daemon(folder: Path, daemon) -> None:
+def test_a_changed_line_becomes_a_live_version_and_the_launchpad_takes_it_back(folder: Path, daemon) -> None:
     assert waited(lambda: "Serving dagster-webserver" in (folder / "dagster.log").read_text(), seconds=120)
     file = folder / "lodestore.toml"
     file.write_text(file.read_text().replace('content = "words@1"', 'content = "glove@1"'), encoding="utf-8")
@@ -82,4 +109,9 @@ def test_a_changed_line_becomes_a_live_version_through_the_running_daemon(folder
 
     assert done, (folder / "dagster.log").read_text()[-3000:]
     assert open_project(folder).live().version("content").label == "glove@1"
+    config = {"ops": {"roll_back": {"config": {"slot": "embedding:content", "reason": "from the launchpad"}}}}
+    assert launched("rollback", config)["__typename"] == "LaunchRunSuccess"
+    assert waited(lambda: log.live().generation > 2, seconds=120), (folder / "dagster.log").read_text()[-3000:]
+    assert open_project(folder).live().version("content").label == "words@1"
+    assert [hold.reason for hold in log.holds()] == ["from the launchpad"]
     assert daemon.poll() is None
