@@ -324,6 +324,6 @@ def test_vectors_of_a_space_without_a_live_version_are_refused(make_project: Cal
     project = open_project(make_project())
     rows = pa.table({"user_id": ["ada"], "event_timestamp": pa.array([NOON], pa.timestamp("us", "UTC"))})
 
-    with pytest.raises(RequestError, match="no version of 'content' is live"):
+    with pytest.raises(RequestError, match="no version of 'interaction' is live"):
         project.store.historical(rows, [LAST])
     assert FrozenClock(NOON)() == NOON
