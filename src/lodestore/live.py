@@ -223,6 +223,7 @@ class Live:
         told["ranks"] = {
             hit.chunk_id: {"vector": hit.vector_rank, "text": hit.text_rank, "title": hit.title_rank} for hit in hits
         }
+        told["scores"] = {hit.chunk_id: _scores(hit, reranked=reranked) for hit in hits}
         return told
 
     def search_vector(
@@ -265,6 +266,13 @@ class Live:
             )
             raise FingerprintError(message)
         return found
+
+
+def _scores(hit: Hit, *, reranked: bool) -> dict[str, float]:
+    """What each part of the search said of the hit; a side that did not offer it says nothing."""
+    said = {"vector": hit.vector_score, "text": hit.text_score, "fused": hit.fused_score}
+    said |= {"rerank": hit.score} if reranked else {}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _documents(best: Callable[[int], list[Hit]], k: int, chunks: int) -> list[Hit]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -131,6 +131,10 @@ class Hit:
     vector_rank: int | None = None
     text_rank: int | None = None
     title_rank: int | None = None
+    # What each side said, told by --explain alone.
+    vector_score: float | None = field(default=None, metadata={"explained": True})
+    text_score: float | None = field(default=None, metadata={"explained": True})
+    fused_score: float | None = field(default=None, metadata={"explained": True})
     highlights: tuple[tuple[int, int], ...] = ()
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -138,8 +142,12 @@ class Hit:
 
     def to_json(self) -> dict[str, Any]:
         """The hit as JSON types."""
-        told = {key: value for key, value in asdict(self).items() if value not in (None, ()) or key == "category"}
+        said = ((name, getattr(self, name)) for name in _TOLD)
+        told = {name: value for name, value in said if value not in (None, ()) or name == "category"}
         return told | ({"others": [one.to_json() for one in self.others]} if self.others else {})
+
+
+_TOLD = tuple(one.name for one in fields(Hit) if one.name != "others" and not one.metadata.get("explained"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +243,13 @@ def search(
     """
     if mode == "text":
         found = store.matching(table, query, k, where=where, columns=COLUMNS)
-        return [hit_of(row, row["_score"]) for row in found.to_pylist()]
+        return [replace(hit_of(row, row["_score"]), text_score=row["_score"]) for row in found.to_pylist()]
     if vector is None:
         message = f"mode {mode} needs the query's vector"
         raise RequestError(message)
     if mode == "vector":
         found = store.nearest(table, vector, k, where=where, exact=exact, columns=COLUMNS)
-        return [hit_of(row, row["_score"]) for row in found.to_pylist()]
+        return [replace(hit_of(row, row["_score"]), vector_score=row["_score"]) for row in found.to_pylist()]
     depth, say = candidates(k), weights or Weights()
     near = store.nearest(table, vector, depth, where=where, exact=exact, columns=COLUMNS)
     matching = store.matching(table, query, depth, where=where, columns=COLUMNS)
@@ -280,9 +288,13 @@ def fused(
     ranks = _places(list(dict.fromkeys(titles)))
     of_titles = {name: ranks[row["document_id"]] for name, row in rows.items() if row["document_id"] in ranks}
     scored = _fused_places([*sides, of_titles], [say.vector, say.text, say.title])
+    said = [dict(zip(one["row_id"].to_pylist(), one["_score"].to_pylist(), strict=True)) for one in (near, matching)]
     return [
         replace(
             hit_of(rows[name], score),
+            vector_score=said[0].get(name),
+            text_score=said[1].get(name),
+            fused_score=score,
             vector_rank=sides[0].get(name),
             text_rank=sides[1].get(name),
             title_rank=of_titles.get(name),

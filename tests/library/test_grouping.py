@@ -99,6 +99,9 @@ def test_a_reranker_orders_the_candidates_and_its_scores_are_told(live):
 
     assert [hit.score for hit in found.hits] == [3.0, 3.0, 3.0]
     assert found.explain["rerank"] is True
+    said = found.explain["scores"][found.hits[0].chunk_id]
+    assert said["rerank"] == 3.0
+    assert -1 <= said["vector"] <= 1
 
 
 def test_reranking_without_a_reranker_says_where_to_name_one(live):

@@ -258,6 +258,24 @@ def test_the_explanation_has_release_table_filter_fusion_and_ranks(store):
     assert {"vector", "text", "title"} == set(next(iter(told["ranks"].values())))
 
 
+@pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
+def test_the_explanation_has_the_score_of_each_side_as_that_side_gives_it(store, mode):
+    asked = "who takes the refund"
+    found = store.search(asked, mode=mode, k=3, explain=True).to_json()
+    told = found["explain"]["scores"]
+    alone = {one: {hit.chunk_id: hit.score for hit in store.search(asked, mode=one, k=50).hits} for one in ("vector", "text")}  # fmt: skip
+
+    assert set(told) == {hit["chunk_id"] for hit in found["hits"]}
+    for hit in found["hits"]:
+        said = told[hit["chunk_id"]]
+        sides = {side: alone[side][hit["chunk_id"]] for side in said.keys() & {"vector", "text"}}
+        assert sides
+        assert {side: said[side] for side in sides} == pytest.approx(sides, abs=1e-5)
+        assert said.get("fused", hit["score"]) == hit["score"]
+        assert "vector_score" not in hit
+    assert ("fused" in next(iter(told.values()))) is (mode == "hybrid")
+
+
 # -- golden sets
 
 

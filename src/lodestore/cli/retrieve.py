@@ -76,7 +76,9 @@ def _hits_page(found: SearchResult, *, full: bool) -> Iterator[Block]:
     yield f"\n{_counted(found.hits)}, {by}"
     yield from (click.style(f"({note})", dim=True) for note in found.notes)
     if found.explain:
-        yield Facts({name: value for name, value in found.explain.items() if name != "ranks"}, title="How")
+        yield Facts(
+            {name: value for name, value in found.explain.items() if name not in {"ranks", "scores"}}, title="How"
+        )
 
 
 def _chunk_lines(hit: Hit, *, full: bool) -> Iterator[str]:
@@ -107,10 +109,14 @@ def _score(hit: Hit) -> str:
 def _ranks(hit: Hit) -> str:
     if hit.vector_rank is None and hit.text_rank is None:
         return f"characters {hit.start} to {hit.end}"
-    places = {"meaning": hit.vector_rank, "words": hit.text_rank}
-    return ", ".join(
-        f"{name}: {'not among the candidates' if n is None else f'place {n}'}" for name, n in places.items()
-    )
+    sides = {"meaning": (hit.vector_rank, hit.vector_score), "words": (hit.text_rank, hit.text_score)}
+    return ", ".join(f"{name}: {_place(*one)}" for name, one in sides.items())
+
+
+def _place(rank: int | None, score: float | None) -> str:
+    if rank is None:
+        return "not among the candidates"
+    return f"place {rank}" + ("" if score is None else f" with {score:.3g}")
 
 
 @command()
