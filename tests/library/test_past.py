@@ -16,6 +16,7 @@ from lodestore.chunking import WHOLE, hash_text
 from lodestore.corpus import Corpus
 from lodestore.errors import RequestError, RetentionError, UnknownReleaseError
 from lodestore.grouping import Extras
+from lodestore.live import Live
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingVersion
 from lodestore.past import NOTE, Past
@@ -180,6 +181,36 @@ def test_after_upkeep_every_moment_within_the_retention_answers_as_then_and_none
         # Asking takes time, too: the clock of each question starts where the history ended.
         world.clock.now = oldest + world.keep
         answers_as_then(world)
+
+
+class Watched:
+    """Tables that note which of them a search touches."""
+
+    def __init__(self, store):
+        self.store, self.touched = store, set()
+
+    def __getattr__(self, name):
+        act = getattr(self.store, name)
+
+        def noted(table, *arguments, **options):
+            self.touched.add(table)
+            return act(table, *arguments, **options)
+
+        return noted
+
+
+@pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
+def test_the_live_path_never_looks_at_what_has_left(mode):
+    world = World(MemoryStore())
+    replayed(world, STEPS)
+    watched = Watched(world.store)
+    version = next(one for one in world.versions.values() if one.key == world.releases.live().embeddings["title"])
+    assert world.store.count(retired(version.table))
+
+    live = Live(world.releases.live(), {"title": version}, lambda one: world.embedders[one.model], watched)
+    live.find("apple boat", k=3, mode=mode, feature="title")
+
+    assert watched.touched == {version.table}
 
 
 def test_a_retention_that_was_shorter_once_is_remembered_when_it_is_longer_again():
