@@ -1,14 +1,16 @@
-"""How fast one worker serves, beside a bare Starlette, LMDB and orjson sketch, and bare LanceDB, in the same run.
+"""How fast one worker serves, beside a bare Starlette, LMDB and orjson sketch, bare LanceDB and Feast's server, in one run.
 
-    python benchmarks/serving.py [--seconds 3] [--connections 8]
+    python benchmarks/serving.py [--seconds 3] [--connections 8] [--feast .venv-feast/bin/python] [--keep FOLDER]
 
-Needs wrk (apt-get install wrk). Both servers run as one process of uvicorn on this machine, with wrk
-beside them: the figures are for comparison, the ratios are what counts.
+Needs wrk (apt-get install wrk). Every server runs as one process on this machine, with wrk beside it: the
+ratios are what counts. Each answer is checked before the clock starts. `make .venv-feast/.installed` makes
+Feast's environment; without --feast its columns stay empty. --keep builds the data once.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import itertools
 import json
 import os
@@ -28,9 +30,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 USERS = 10_000
 DOCUMENTS = 2_000
+CHUNKS = 100_000
+DIMENSION = 384
+REQUESTS = 200_000
+ARROW = "application/vnd.apache.arrow.stream"
+VECTOR = "document_features:content_embedding"
+# How many times the rate of Feast each is to reach.
+GOALS = {"1 x 3 features": 12.0, "100 x 3 features": 12.0, "100 vectors, JSON": 5.0, "100 vectors, Arrow": 40.0}
 REFS = ["user_profile:expertise_level", "user_profile:preferred_language", "user_profile:account_age_days"]
 TOML = """
 [store]
@@ -45,11 +57,27 @@ uri = "users.jsonl"
 [features]
 modules = ["lodestore.standard"]
 [embedding.features]
-content = "words@1"
+content = "bench@1"
 [[embedding.models]]
-name = "words"
+name = "bench"
 version = "1"
-source = "package:wordllama"
+source = "python:bench_model:make"
+dimension = 384
+"""
+# A model that costs nothing: what is measured is the search, not the embedding.
+MODEL = """
+import zlib
+import numpy as np
+
+class Model:
+    def embed_queries(self, texts):
+        rows = np.stack([np.random.default_rng(zlib.crc32(one.encode())).standard_normal(384) for one in texts])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    embed_documents = embed_queries
+
+def make(model):
+    return Model()
 """
 SKETCH = '''
 """The least that could answer: no keys, no validation, no statuses, no release, no metrics."""
@@ -75,6 +103,7 @@ local bodies = {{ {bodies} }}
 local at = 0
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Accept"] = "{accept}"
 request = function()
   at = at % #bodies + 1
   return wrk.format(nil, nil, nil, bodies[at])
@@ -92,6 +121,20 @@ class Measured:
     errors: int
 
 
+@dataclass(frozen=True)
+class Started:
+    """A server that answers: how long that took, and its process."""
+
+    seconds: float
+    pid: int
+
+    def memory_mb(self) -> float:
+        """What the process and its children hold now."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in (self.pid, *children)]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def users() -> list[dict[str, Any]]:
     levels = ("beginner", "intermediate", "expert")
     return [
@@ -101,25 +144,78 @@ def users() -> list[dict[str, Any]]:
 
 
 def make_project(root: Path) -> None:
-    """A project with users and documents, materialised and live."""
+    """A project with users and documents, materialised and live, and 100,000 indexed chunks."""
     from lodestore.project import open_project
+    from lodestore.publishing import publish
+    from lodestore.tables import embedding_schema
 
     now = datetime.now(UTC).isoformat()
     (root / "lodestore.toml").write_text(TOML)
+    (root / "bench_model.py").write_text(MODEL)
     (root / "users.jsonl").write_text("\n".join(json.dumps({**one, "event_timestamp": now}) for one in users()))
     notes = [
         {"id": f"n{n}", "title": f"Note {n}", "text": f"Note {n} is about topic {n % 97} and case {n % 31}."}
         for n in range(DOCUMENTS)
     ]
     (root / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)))
-    pipeline = open_project(root).pipeline
+    project = open_project(root)
+    pipeline = project.pipeline
     pipeline.read_documents()
     pipeline.cut_chunks()
     pipeline.fill_maintained()
     pipeline.promote_first()
     for view in pipeline.views():
         pipeline.record(view)
-        pipeline.publish(view)
+    publish(project)
+    table = project.live().version("content").table
+    for start in range(0, CHUNKS - DOCUMENTS, 49_000):
+        project.tables.append(
+            table, chunks(min(49_000, CHUNKS - DOCUMENTS - start), start, embedding_schema(DIMENSION))
+        )
+    project.tables.index(table)
+
+
+def chunks(rows: int, start: int, schema: pa.Schema) -> pa.Table:
+    """Rows of an embedding table whose vectors lie about 300 topics, as those of texts do."""
+    topics = np.random.default_rng(1).standard_normal((300, DIMENSION), dtype=np.float32)
+    rng = np.random.default_rng(start + 2)
+    vectors = topics[rng.integers(300, size=rows)] + 0.9 * rng.standard_normal((rows, DIMENSION), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    texts = [f"word{n % 997} of the text {n}" for n in range(start, start + rows)]
+    known = {
+        "row_id": [f"r{n:08}" for n in range(start, start + rows)],
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIMENSION),
+        "document_id": [f"notes/r{n}" for n in range(start, start + rows)],
+        "title": [f"Row {n}" for n in range(start, start + rows)],
+        "text": texts,
+        "start": [0] * rows,
+        "end": [len(one) for one in texts],
+        "source": ["notes"] * rows,
+        "visible_from": [datetime(2026, 1, 1, tzinfo=UTC)] * rows,
+    }
+    columns = [pa.array(known[one.name], one.type) if one.name in known else pa.nulls(rows, one.type) for one in schema]
+    return pa.table(columns, schema=schema)
+
+
+def make_feast(root: Path, python: str) -> None:
+    """The same users and vectors in Feast's online store."""
+    from lodestore.project import open_project
+
+    folder, now = root / "feast", datetime.now(UTC)
+    folder.mkdir()
+    ids = document_ids(100)
+    asked = open_project(root).store.online([VECTOR], {"document_id": ids})
+    vectors = pa.array([one.tolist() for one in asked.columns[VECTOR]], pa.list_(pa.float32()))
+    documents = {"document_id": ids, "content_embedding": vectors, "event_timestamp": [now] * len(ids)}
+    pq.write_table(pa.table(documents), folder / "documents.parquet")
+    people = pa.Table.from_pylist([{**one, "event_timestamp": now} for one in users()])
+    pq.write_table(people, folder / "users.parquet")
+    script = Path(__file__).parent / "feast" / "repo.py"
+    subprocess.run([python, "-W", "ignore", str(script), str(folder)], check=True, stdout=subprocess.DEVNULL)
+
+
+def document_ids(count: int) -> list[str]:
+    return [f"notes/n{n}" for n in range(count)]
 
 
 def make_sketch(root: Path) -> None:
@@ -140,15 +236,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], port: int, path: str, root: Path) -> Iterator[float]:
-    """The server runs inside; gives the seconds until `path` was answered."""
+def running(command: list[str], port: int, path: str, root: Path) -> Iterator[Started]:
+    """The server runs inside, once `path` is answered."""
     environment = {**os.environ, "LODESTORE_CONFIG": str(root / "lodestore.toml"), "PYTHONPATH": str(root)}
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         while not answers(port, path):
             time.sleep(0.02)
-        yield time.perf_counter() - began
+        yield Started(time.perf_counter() - began, process.pid)
     finally:
         process.terminate()
         process.wait(20)
@@ -161,10 +257,28 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
-def measure(root: Path, port: int, path: str, bodies: list[dict[str, Any]], options: argparse.Namespace) -> Measured:
+def measure(
+    root: Path,
+    port: int,
+    path: str,
+    bodies: list[dict[str, Any]],
+    options: argparse.Namespace,
+    *,
+    accept: str = "application/json",
+    connections: int = 0,
+    seconds: float = 0,
+) -> Measured:
     script = root / "load.lua"
-    script.write_text(LUA.format(bodies=", ".join(f"[==[{json.dumps(one)}]==]" for one in bodies)))
-    command = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--latency", "-s", str(script)]
+    script.write_text(LUA.format(accept=accept, bodies=", ".join(f"[==[{json.dumps(one)}]==]" for one in bodies)))
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections or options.connections}",
+        f"-d{round(seconds or options.seconds)}s",
+        "--latency",
+        "-s",
+        str(script),
+    ]
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True
     ).stdout
@@ -183,75 +297,159 @@ def feature_bodies(rows: int) -> list[dict[str, Any]]:
     ]
 
 
-def bare_search(root: Path, options: argparse.Namespace) -> Measured:
+def vector_body() -> dict[str, Any]:
+    return {"features": [VECTOR], "entities": {"document_id": document_ids(100)}}
+
+
+def searched(seed: int, count: int) -> np.ndarray:
+    """Query vectors near the chunks' topics."""
+    topics = np.random.default_rng(1).standard_normal((300, DIMENSION), dtype=np.float32)
+    rng = np.random.default_rng(seed)
+    found = topics[rng.integers(300, size=count)] + 0.9 * rng.standard_normal((count, DIMENSION), dtype=np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def bare_search(root: Path, options: argparse.Namespace, connections: int) -> Measured:
     """LanceDB alone, called by as many threads as wrk has connections; each query is another one."""
+    from lodestore.adapters.lance import PROBES, REFINE
     from lodestore.project import open_project
+    from lodestore.retrieval import COLUMNS
 
     project = replace(open_project(root), consistency=timedelta(seconds=1))
-    live = project.live()
-    table = live.version("content").table
-    vectors = live.embed([f"topic {n} of case {n * 7}" for n in range(200)])
+    handle = project.tables._open(project.live().version("content").table)  # noqa: SLF001 - the bare call
+    vectors, columns = searched(3, 2_000), [*COLUMNS, "_distance"]
     end = time.perf_counter() + options.seconds
 
     def look(thread: int) -> list[float]:
         took = []
-        for n in itertools.count(thread):
+        for n in itertools.count(thread * 250):
             began = time.perf_counter()
             if began > end:
                 return took
-            project.tables.nearest(
-                table, vectors[n % len(vectors)], 5, columns=("row_id", "document_id", "title", "text")
-            )
+            asked = handle.search(vectors[n % len(vectors)], vector_column_name="vector").distance_type("cosine")
+            asked.limit(5).select(columns).refine_factor(REFINE).nprobes(PROBES).to_arrow()
             took.append((time.perf_counter() - began) * 1000)
         return took
 
-    with ThreadPoolExecutor(options.connections) as pool:
-        took = sorted(itertools.chain.from_iterable(pool.map(look, range(options.connections))))
+    with ThreadPoolExecutor(connections) as pool:
+        took = sorted(itertools.chain.from_iterable(pool.map(look, range(connections))))
     return Measured(len(took) / options.seconds, took[len(took) // 2], took[len(took) * 99 // 100], 0)
 
 
-def run(root: Path, options: argparse.Namespace) -> dict[str, Measured]:
-    found = {"sketch: vector search, each new": bare_search(root, options)}
+def checked(port: int) -> None:
+    """The answers that are about to be timed are right."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        body = {"features": REFS, "entities": {"user_id": ["u7", "u3"]}}
+        told = http.post("/v1/features", json=body).json()["columns"]
+        assert [told[one] for one in REFS] == [["intermediate", "beginner"], ["en", "en"], [7, 3]]
+        plain = http.post("/v1/features", json=vector_body()).json()["columns"][VECTOR]
+        stream = http.post("/v1/features", json=vector_body(), headers={"accept": ARROW}).content
+        arrow = pa.ipc.open_stream(stream).read_all()[VECTOR].to_pylist()
+        assert np.allclose(plain, arrow)
+        assert np.array(plain).shape == (100, DIMENSION)
+        found = http.post("/v1/search", json=search_bodies(3, 1)[0]).json()
+        assert len(found["hits"]) == 5
+
+
+def search_bodies(seed: int, count: int) -> list[dict[str, Any]]:
+    return [
+        {"vector": base64.b64encode(one.astype("<f4").tobytes()).decode(), "version": "bench@1", "k": 5}
+        for one in searched(seed, count)
+    ]
+
+
+def run_sketch(root: Path, options: argparse.Namespace) -> dict[str, Measured]:
     port = free_port()
     sketch = [sys.executable, "-m", "uvicorn", "sketch_app:app", "--port", str(port), "--no-access-log"]
     with running(sketch, port, "/", root):
-        for rows in (1, 100):
-            found[f"sketch: {rows} x 3 features"] = measure(root, port, "/v1/features", feature_bodies(rows), options)
+        return {
+            f"{rows} x 3 features": measure(root, port, "/v1/features", feature_bodies(rows), options)
+            for rows in (1, 100)
+        }
+
+
+def run_feast(root: Path, options: argparse.Namespace) -> dict[str, Measured]:
+    if options.feast is None:
+        return {}
+    port, feast = free_port(), str(Path(options.feast).parent / "feast")
+    command = [feast, "-c", str(root / "feast"), "serve", "-p", str(port), "--no-access-log", "-w", "1"]
+    path = "/get-online-features"
+    with running(command, port, "/health", root) as began:
+        print(f"feast answers {began.seconds:.2f} s after the start")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            told = http.post(path, json={"features": REFS[:1], "entities": {"user_id": ["u7"]}}).json()
+            assert "intermediate" in json.dumps(told), told
+        found = {f"{rows} x 3 features": measure(root, port, path, feature_bodies(rows), options) for rows in (1, 100)}
+        found["100 vectors, JSON"] = measure(root, port, path, [vector_body()], options)
+        # Feast has no Arrow: its one answer is what both of ours are compared with.
+        return found | {"100 vectors, Arrow": found["100 vectors, JSON"]}
+
+
+def run_ours(root: Path, options: argparse.Namespace) -> dict[str, Measured]:
     port = free_port()
     serve = [sys.executable, "-m", "lodestore", "serve", "--port", str(port)]
-    with running(serve, port, "/readyz?part=features", root) as seconds:
-        print(f"features ready {seconds:.2f} s after the start")
+    with running(serve, port, "/readyz?part=features", root) as began:
+        print(f"features ready {began.seconds:.2f} s after the start")
         while not answers(port, "/readyz"):
             time.sleep(0.02)
-        for rows in (1, 100):
-            found[f"lodestore: {rows} x 3 features"] = measure(
-                root, port, "/v1/features", feature_bodies(rows), options
-            )
-        same = [{"query": f"topic {n}", "k": 5, "mode": "vector"} for n in range(20)]
-        found["lodestore: vector search, 20 queries"] = measure(root, port, "/v1/search", same, options)
-        for mode in ("vector", "hybrid"):
-            fresh = [{"query": f"{mode} topic {n} of case {n * 7}", "k": 5, "mode": mode} for n in range(20_000)]
-            found[f"lodestore: {mode} search, each new"] = measure(root, port, "/v1/search", fresh, options)
-    return found
+        checked(port)
+        found = {
+            f"{rows} x 3 features": measure(root, port, "/v1/features", feature_bodies(rows), options)
+            for rows in (1, 100)
+        }
+        for name, accept in (("JSON", "application/json"), ("Arrow", ARROW)):
+            found[f"100 vectors, {name}"] = measure(root, port, "/v1/features", [vector_body()], options, accept=accept)
+        for connections in (1, options.connections):
+            bodies = search_bodies(10 + connections, 4_000)
+            name = f"vector search, {connections} connections"
+            found[name] = measure(root, port, "/v1/search", bodies, options, connections=connections)
+        if options.requests:
+            flat(root, port, began, found["1 x 3 features"].rate, options)
+        return found
+
+
+def flat(root: Path, port: int, server: Started, rate: float, options: argparse.Namespace) -> None:
+    before = server.memory_mb()
+    measured = measure(root, port, "/v1/features", feature_bodies(1), options, seconds=options.requests / rate + 1)
+    done, after = int(measured.rate * (options.requests / rate + 1)), server.memory_mb()
+    print(f"memory: {before:.0f} MB before and {after:.0f} MB after {done:,} requests, {measured.errors} errors")
+
+
+def run(root: Path, options: argparse.Namespace) -> None:
+    bare = {f"vector search, {n} connections": bare_search(root, options, n) for n in (1, options.connections)}
+    sketch, feast, ours = run_sketch(root, options), run_feast(root, options), run_ours(root, options)
+    head = ("", "requests/s", "p50 ms", "p99 ms", "errors", "bare", "of bare", "bare p50", "feast", "x feast", "goal")
+    print(("{:32}" + "{:>11}" * 10).format(*head))
+    for name, one in ours.items():
+        least, other = {**bare, **sketch}.get(name), feast.get(name)
+        cells = [f"{one.rate:,.0f}", f"{one.p50:.2f}", f"{one.p99:.2f}", str(one.errors)]
+        cells += [f"{least.rate:,.0f}", f"{one.rate / least.rate:.2f}", f"{least.p50:.2f}"] if least else [""] * 3
+        cells += [f"{other.rate:,.0f}", f"{one.rate / other.rate:.1f}"] if other else [""] * 2
+        cells += [f"{GOALS[name]:.0f}" if name in GOALS else ""]
+        print(f"{name:32}" + "".join(f"{cell:>11}" for cell in cells))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="for the memory; 0 leaves it out")
+    parser.add_argument("--feast", help="the Python of Feast's environment")
+    parser.add_argument("--keep", type=Path, help="the folder of the data, which is built when it is empty")
+    parser.add_argument("--build", action="store_true", help="build the data of --keep and measure nothing")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed; get it with: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        make_project(root)
-        make_sketch(root)
-        found = run(root, options)
-    print(f"{'':38} {'requests/s':>11} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7} {'of the sketch':>14}")
-    for name, one in found.items():
-        base = found.get(name.replace("lodestore", "sketch"))
-        ratio = f"{one.rate / base.rate:.2f}" if base is not None else ""
-        print(f"{name:38} {one.rate:11,.0f} {one.p50:8.2f} {one.p99:8.2f} {one.errors:7} {ratio:>14}")
+        root = options.keep or Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        if not (root / "sketch").exists():
+            make_project(root)
+            if options.feast:
+                make_feast(root, options.feast)
+            make_sketch(root)
+        if not options.build:
+            run(root, options)
 
 
 if __name__ == "__main__":

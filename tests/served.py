@@ -15,8 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+from starlette.testclient import TestClient
 
 from lodestore.project import Project, open_project
+from lodestore.server.app import application
+from lodestore.server.options import ServerOptions
 
 NOW = datetime.now(UTC)
 TOML = """
@@ -73,6 +76,7 @@ LEVELS = ("beginner", "intermediate", "expert")
 
 
 def write_project(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
     for name, text in {"lodestore.toml": TOML, "served_declarations.py": DECLARATIONS, **TEXTS}.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
@@ -112,6 +116,11 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def started(project: Project, options: ServerOptions | None = None) -> TestClient:
+    """The server in this process; it runs inside `with`."""
+    return TestClient(application(project, options), base_url="http://127.0.0.1", client=("127.0.0.1", 50_000))
+
+
 @contextmanager
 def serving(project: Project, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The command `lodestore serve` over the project, ready; gives its URL and its process."""
@@ -121,7 +130,7 @@ def serving(project: Project, *options: str) -> Iterator[tuple[str, subprocess.P
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: status(f"{url}/readyz") == httpx.codes.OK, 60)
+        until(lambda: status(f"{url}/readyz") == httpx.codes.OK, 180)
         yield url, process
     finally:
         process.terminate()

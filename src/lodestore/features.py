@@ -400,6 +400,11 @@ class Features:
             known = self._newest[place] = (now, now if found is None else int(found))
         return known[1]
 
+    def ages(self) -> dict[str, float]:
+        """For each namespace that was read: seconds since its newest event, as far as it was looked up."""
+        now = _micros(self._clock())
+        return {place: (now - event) / 1_000_000 for place, (_, event) in sorted(self._newest.items())}
+
     def _read(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
         stored = self._online.read(group.namespace, _keys(group.view, entities))
         found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)

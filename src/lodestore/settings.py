@@ -159,7 +159,9 @@ class ServeOptions:
     `max_entities` are the rows of a feature request, `max_values` its rows times its features, `max_batch` the
     searches of a batch. `max_inflight` requests are answered at a time, and `max_queued` wait for a
     thread; what comes beyond is turned away with 503. An answer by a release that could not be checked
-    for `marked_after` is marked, beyond `max_age` there is none. `tracing` makes a span of each request.
+    for `marked_after` is marked, beyond `max_age` there is none. A search waits up to `search_wait` for a
+    worker that is loading its model. `tracing` makes a span of each request. `log_requests` logs
+    each one, without its values; otherwise only those that fail or take longer than a second.
     """
 
     host: str = "127.0.0.1"
@@ -178,6 +180,8 @@ class ServeOptions:
     vector_cache: int = 32 << 20
     marked_after: float = 15.0
     max_age: float = 900.0
+    search_wait: float = 10.0
+    log_requests: bool = False
     tracing: bool = False
 
     def __post_init__(self) -> None:
@@ -187,7 +191,7 @@ class ServeOptions:
         counts = ("workers", "max_entities", "max_values", "max_batch", "max_inflight", "max_queued")
         for name in (*counts, "search_threads", "write_threads"):
             _within(name, getattr(self, name), 1)
-        for name in ("search_cache", "vector_cache", "marked_after", "max_age"):
+        for name in ("search_cache", "vector_cache", "marked_after", "max_age", "search_wait"):
             _within(name, getattr(self, name), 0)
 
 

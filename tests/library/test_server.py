@@ -6,8 +6,10 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -33,15 +35,12 @@ from lodestore.project import open_project
 from lodestore.releases import Slot
 from lodestore.server.app import _ROUTES, application
 from lodestore.server.caches import ByteCache
+from lodestore.server.lines import JsonLines
 from lodestore.server.options import ServerOptions
 from lodestore.server.tracing import Tracing
 from lodestore.server.vectors import QueryVectors, VectorCache
 from lodestore.settings import load
-from tests.served import LEVELS, NOW, TEMPLATE, build, free_port, until, write_project
-
-
-def started(project, options=None):
-    return TestClient(application(project, options), base_url="http://127.0.0.1", client=("127.0.0.1", 50_000))
+from tests.served import LEVELS, NOW, TEMPLATE, build, free_port, serving, started, status, until, write_project
 
 
 @pytest.fixture(scope="module")
@@ -376,6 +375,34 @@ def test_metrics_have_names_and_numbers_but_no_values(http):
     assert "lodestore_release 1" in text
     for value in ("private", "u1", "intermediate"):
         assert value not in text
+    (age,) = [one for one in text.splitlines() if one.startswith('lodestore_view_age_seconds{view="user_profile@1"}')]
+    assert 290 < float(age.split()[-1]) < 3_000
+    for name in ("newest_release", "snapshot_age_seconds", "inflight_requests", "vector_hits", "vector_coalesced"):
+        assert f"\nlodestore_{name} " in text
+    assert 'lodestore_request_seconds_bucket{endpoint="/v1/features",view="user_profile",le="0.001"}' in text
+    assert 'lodestore_cache_total{cache="search",outcome="miss"}' in text
+
+
+def test_requests_are_logged_as_json_with_their_id_and_without_their_values(project, caplog):
+    with started(project, ServerOptions(log_requests=True)) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        with caplog.at_level(logging.INFO, "lodestore.server"):
+            body = {"features": ["user_profile:expertise_level"], "entities": {"user_id": ["u4"]}}
+            http.post("/v1/features", json=body, headers={"lodestore-request-id": "mine-7"})
+            search(http, "a very private question", filter="title = 'secret'")
+
+    lines = [json.loads(JsonLines().format(one)) for one in caplog.records if hasattr(one, "request")]
+    read, found = lines[-2:]
+    assert (read["endpoint"], read["status"], read["request_id"], read["view"]) == (
+        "/v1/features",
+        200,
+        "mine-7",
+        "user_profile",
+    )
+    assert (read["level"], read["at"][-1]) == ("info", "Z")
+    assert found["endpoint"] == "/v1/search"
+    for value in ("u4", "private", "secret"):
+        assert value not in json.dumps(lines[-2:])
 
 
 def test_each_request_is_a_span_of_the_callers_trace_without_its_values(project):
@@ -836,6 +863,26 @@ def _status(http, port):
         return http.get(f"http://127.0.0.1:{port}/readyz").status_code
     except httpx.TransportError:
         return 0
+
+
+def test_a_request_in_flight_is_finished_before_the_server_stops(project):
+    body = json.dumps({"features": ["user_profile:account_age_days"], "entities": {"user_id": ["u9"]}}).encode()
+    head = b"POST /v1/features HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        serving(project) as (url, process),
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30) as line,
+    ):
+        line.sendall(head + body[:10])
+        until(lambda: "lodestore_inflight_requests 2" in httpx.get(f"{url}/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: status(f"{url}/healthz") == 0, 20)
+
+        line.sendall(body[10:])
+        answer = line.recv(65_536)
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'"user_profile:account_age_days":[9]' in answer
+        assert process.wait(30) == 0
 
 
 def test_without_a_key_no_other_machine_is_let_in(project):

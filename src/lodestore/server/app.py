@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lodestore.server import context, documents, features, health, openapi, search
 from lodestore.server.endpoint import Answer, Call, Endpoint, Handler
+from lodestore.server.lines import speak
 from lodestore.server.options import ServerOptions
 from lodestore.server.problems import HttpError
 from lodestore.server.serving import Serving
@@ -109,5 +110,6 @@ def create(path: Path | str | None = None) -> ASGIApp:
 
     # The threads that watch the store then hold up a request for a millisecond at most, and not for five.
     sys.setswitchinterval(_SWITCH_SECONDS)
+    speak()
     project = open_project(path)
     return application(project, tracing=Tracing.exporting() if project.settings.serve.tracing else None)

@@ -33,6 +33,7 @@ async def context(call: Call) -> Answer:
     values = parsed(call.body, _CONTEXT)
     options = _options(values, call)
     query = a_text(values, "query")
+    call.live = await call.serving.searchable(call.live, model=options["mode"] != "text")
     live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
     told = await call.serving.searching.run(lambda: _made(call, live, query, options))
     return Answer(as_json(told), release=live.release.generation)

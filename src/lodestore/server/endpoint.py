@@ -76,6 +76,8 @@ class Call:
     live: Live | None = None
     body: bytes = b""
     view: str = ""
+    # What the answer lacks or is unsure of: parts that are down, stale features.
+    marks: tuple[str, ...] = ()
 
     @property
     def snapshot(self) -> Live:
@@ -151,10 +153,12 @@ class Endpoint:
             serving.inflight -= 1
         seconds = time.perf_counter() - started
         serving.metrics.request(self._name, call.view, answer.status, seconds)
+        for mark in call.marks:
+            serving.metrics.add("lodestore_degraded_total", part=mark)
         if (
             (answer.status >= _FAULT and self._wanted is not None)
             or seconds > _SLOW_SECONDS
-            or _log.isEnabledFor(logging.DEBUG)
+            or serving.options.log_requests
         ):
             _tell(self._name, call, answer.status, seconds)
         return call, answer
@@ -243,7 +247,8 @@ def _request_id(headers: Mapping[bytes, bytes], serving: Serving) -> str:
 
 
 def _tell(name: str, call: Call, status: int, seconds: float) -> None:
-    """One line of JSON: names and numbers, no value of the request."""
+    """One line of the log: names and numbers, no value of the request."""
     told = {"endpoint": name, "status": status, "ms": round(seconds * 1000, 3), "request_id": call.request_id}
     told |= {"key": call.caller.id, "view": call.view}
-    _log.log(logging.WARNING if status >= _FAULT else logging.INFO, "%s", orjson.dumps(told).decode())
+    level = logging.WARNING if status >= _FAULT else logging.INFO
+    _log.log(level, "%s", orjson.dumps(told).decode(), extra={"request": told})

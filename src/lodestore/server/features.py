@@ -85,6 +85,7 @@ def _read(
     found = serving.features.online(refs, entities, inputs=inputs, release=live.release.generation)
     call.view = refs[0].partition(":")[0].partition("@")[0]
     degraded = [*serving.stale(), *(["features"] if serving.features.down else [])]
+    call.marks = (*degraded, *(("stale",) if found.stale else ()))
     generation = live.release.generation
     if b"vnd.apache.arrow" in call.headers.get(b"accept", b""):
         return Answer(_arrow(found), ARROW, release=generation)

@@ -64,6 +64,8 @@ async def metrics(call: Call) -> Answer:
     vectors = serving.vectors
     gauges |= {"lodestore_vector_hits": vectors.hits, "lodestore_vector_misses": vectors.misses}
     gauges["lodestore_vector_coalesced"] = vectors.joined
+    ages = serving.features.ages()
+    gauges |= {f'lodestore_view_age_seconds{{view="{place}"}}': age for place, age in ages.items()}
     return Answer(serving.metrics.text(gauges).encode(), MEDIA)
 
 

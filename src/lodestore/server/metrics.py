@@ -13,8 +13,7 @@ _HELP = {
     "lodestore_requests_total": "Requests answered, by endpoint, view and status.",
     "lodestore_cache_total": "Look-ups of a cache, by outcome.",
     "lodestore_shed_total": "Requests turned away because too many were waiting.",
-    "lodestore_rows_total": "Rows of features read, by view.",
-    "lodestore_degraded_total": "Answers that a part which is down was missing from.",
+    "lodestore_degraded_total": "Answers without a part that is down, or with stale features, by what is missing.",
 }
 _Labels = tuple[tuple[str, str], ...]
 
@@ -59,8 +58,11 @@ class Metrics:
                 told = name
             yield f"{name}{_labels(labels)} {value:g}"
         for name, value in gauges.items():
-            yield f"# TYPE {name} gauge"
-            yield f"{name} {value:g}"
+            bare = name.partition("{")[0]
+            if bare != told:
+                yield f"# TYPE {bare} gauge"
+                told = bare
+            yield f"{name} {value:.10g}"
         yield from self._histograms()
 
     def _histograms(self) -> Iterator[str]:

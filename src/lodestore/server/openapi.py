@@ -23,8 +23,9 @@ _ANY: _Schema = {}
 _MOMENT: _Schema = {"type": "string", "format": "date-time"}
 _TEXTS: _Schema = {"type": "array", "items": _TEXT}
 _MAPPING: _Schema = {"type": "object", "additionalProperties": True}
-_MODE: _Schema = {"type": "string", "enum": ["hybrid", "vector", "text"], "default": "hybrid"}
-_K: _Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10}
+# Defaults are prose: generators of typed clients take a field with `default` for one that is always there.
+_MODE: _Schema = {"type": "string", "enum": ["hybrid", "vector", "text"], "description": "hybrid by default."}
+_K: _Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "description": "10 by default."}
 _FILTER: _Schema = {"anyOf": [_TEXT, _MAPPING], "description": "A filter over documents, as text or as an object."}
 _PINNED: _Schema = {"type": "integer", "minimum": 0, "description": "A generation: the live one or its predecessor."}
 _STATUS: _Schema = {
@@ -76,12 +77,12 @@ _QUERY = {
         "maximum": 100,
         "description": "One hit of each document, with so many of its chunks.",
     },
-    "neighbours": {"type": "integer", "minimum": 0, "maximum": 10, "default": 0},
-    "highlight": {**_FLAG, "default": False},
+    "neighbours": {"type": "integer", "minimum": 0, "maximum": 10, "description": "0 by default."},
+    "highlight": {**_FLAG, "description": "false by default."},
     "diversity": {"type": "number", "minimum": 0, "maximum": 1},
     "titles": _FLAG,
-    "explain": {**_FLAG, "default": False},
-    "rerank": {**_FLAG, "default": False},
+    "explain": {**_FLAG, "description": "false by default."},
+    "rerank": {**_FLAG, "description": "false by default."},
 }
 _DEGRADED = {"degraded": _TEXTS}
 
@@ -142,7 +143,7 @@ def _context_schemas() -> dict[str, _Schema]:
             "query",
             query=_TEXT, user_id=_TEXT, template=_TEXT, variables=_MAPPING, history=_ANY, filter=_FILTER, k=_K,
             mandatory=_QUERY["mandatory"],
-            token_budget={"type": "integer", "minimum": 1}, mode=_MODE, record={**_FLAG, "default": True},
+            token_budget={"type": "integer", "minimum": 1}, mode=_MODE, record={**_FLAG, "description": "true by default."},
             request_id=_TEXT, release=_PINNED,
         ),
         "Context": _object(
@@ -193,7 +194,10 @@ def _other_schemas() -> dict[str, _Schema]:
     }  # fmt: skip
 
 
-_PAGE = (("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}), ("cursor", _TEXT))
+_PAGE = (
+    ("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "description": "100 by default."}),
+    ("cursor", _TEXT),
+)
 
 # path, method, operation, summary, request, answer, query parameters, scope
 _ROUTES: tuple[tuple[str, str, str, str, str | None, str, tuple[tuple[str, _Schema], ...], str | None], ...] = (

@@ -37,6 +37,8 @@ class ServerOptions:
     retry_model: float = 30.0
     marked_after: float = 15.0
     max_age: float = 900.0
+    search_wait: float = 10.0
+    log_requests: bool = False
 
     @classmethod
     def of(cls, settings: ServeOptions) -> ServerOptions:

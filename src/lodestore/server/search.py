@@ -49,11 +49,17 @@ class Asked:
     as_of: datetime | None = None
     extras: Extras = _PLAIN
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether something has to be embedded."""
+        return self.vector is None and self.mode != "text"
+
 
 async def search(call: Call) -> Answer:
     """POST /v1/search: the k best chunks."""
     values = parsed(call.body, _SEARCH)
     asked = _asked(values, call)
+    call.live = await call.serving.searchable(call.live, model=asked.needs_model)
     live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
     (result, hits), cache = await _find(call, live, asked)
     if b"vnd.apache.arrow" in call.headers.get(b"accept", b""):
@@ -70,6 +76,7 @@ async def search_batch(call: Call) -> Answer:
         message = f"queries has {len(queries)} entries; give 1 to {most}"
         raise RequestError(message)
     asked = [_asked(_one(place, one), call) for place, one in enumerate(queries, start=1)]
+    call.live = await call.serving.searchable(call.live, model=any(one.needs_model for one in asked))
     live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
     found = await asyncio.gather(*(_find(call, live, one) for one in asked))
     results = [_told(result, hits, call) for (result, hits), _ in found]
@@ -217,6 +224,7 @@ async def why(call: Call) -> Answer:
     """POST /v1/why: what keeps a document from being found, or at which place it is."""
     values = parsed(call.body, _WHY)
     query, name, mode = a_text(values, "query"), a_text(values, "document_id"), a_text(values, "mode", "hybrid")
+    call.live = await call.serving.searchable(call.live, model=mode != "text")
     given, k, live = values.get("filter"), a_k(values, call), call.snapshot
     filter_of(values, call)
     own, store = combine(_a_filter(values, "mandatory"), call.caller.filter), call.serving.store

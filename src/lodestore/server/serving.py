@@ -7,6 +7,7 @@ that starts answers feature reads before the system of record is open.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -53,6 +54,8 @@ _NOTE_SECONDS = 60.0
 # Searches may look at a table as it was this long ago; asking for its newest version each time costs a millisecond.
 _CONSISTENCY = timedelta(seconds=1)
 _PATIENCE_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+_FIRST = "it is being read for the first time"
 
 
 class Serving:
@@ -85,7 +88,7 @@ class Serving:
         self._noted_at = 0.0
         self._began = time.monotonic()
         self._note_text = b""
-        self._trouble = "it is being read for the first time"
+        self._trouble = _FIRST
         self._opened = False
         self._ids, self._own = count(1), token_hex(5)
         self._stopping = Event()
@@ -152,6 +155,23 @@ class Serving:
             message = f"release: the release log could not be read for {age:.0f} s; see that the store can be reached"
             raise UnavailableError(message)
         return ("release",) if age > self.options.marked_after else ()
+
+    async def searchable(self, live: Live | None, *, model: bool) -> Live | None:
+        """The snapshot to search by. A worker that has just started lets searches wait until it can answer them.
+
+        What waits holds no thread. A store or a model that failed is waited for by nobody.
+        """
+        if not self._is_loading(model=model):
+            return live
+        end = time.monotonic() + self.options.search_wait
+        while self._is_loading(model=model) and time.monotonic() < end:  # noqa: ASYNC110 - threads bring it about
+            await asyncio.sleep(_LOOK_SECONDS)
+        return self.live()
+
+    def _is_loading(self, *, model: bool) -> bool:
+        if not self._opened:
+            return self._trouble == _FIRST
+        return model and self.search_state()[0] == "loading"
 
     async def at(self, live: Live, generation: int | None, *, search: bool = True) -> Live:
         """The snapshot of that generation: the live one or its predecessor, its models loaded where it is to search."""

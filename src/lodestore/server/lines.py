@@ -1,0 +1,37 @@
+"""What the server logs: one line of JSON each, for people and for machines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import orjson
+
+from lodestore.wire import rfc3339
+
+__all__ = ["JsonLines", "speak"]
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object; what the server tells of a request stands in it by name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        at = rfc3339(datetime.fromtimestamp(record.created, UTC))
+        told = {"at": at, "level": record.levelname.lower(), "logger": record.name}
+        request = getattr(record, "request", None)
+        told |= {"message": record.getMessage()} if request is None else request
+        if record.exc_info:
+            told["error"] = self.formatException(record.exc_info)
+        return orjson.dumps(told, default=str).decode()
+
+
+def speak() -> None:
+    """Lodestore's own loggers write such lines to standard error, from `info` on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    own = logging.getLogger("lodestore")
+    own.handlers = [handler]
+    own.setLevel(logging.INFO)
+    own.propagate = False

