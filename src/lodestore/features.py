@@ -42,7 +42,19 @@ from lodestore.ports import Clock, OfflineStore
 from lodestore.push import JOURNAL_LIMIT, note_newest, push
 from lodestore.releases import NOTHING, Release, ReleaseLog
 from lodestore.rows import check_rows
-from lodestore.spaces import FOLLOWED, Question, Spaces, Vector, namespace, of_questions, prefix, slot_key, versions_of
+from lodestore.spaces import (
+    FOLLOWED,
+    Question,
+    Spaces,
+    Vector,
+    check_vectors,
+    identified,
+    namespace,
+    of_questions,
+    prefix,
+    slot_key,
+    versions_of,
+)
 from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
 from lodestore.tables import quoted, view_schema, view_table
 from lodestore.wire import digest, dumps, jsonable, rfc3339
@@ -224,12 +236,22 @@ class Features:
         """The good rows are in the history, the others in `rejects` under their lines."""
         rejects |= {line: row for line, row in step if isinstance(row, str)}
         lines = [line for line, row in step if not isinstance(row, str)]
-        found = check_rows(view, [row for _, row in step if not isinstance(row, str)], now=self._clock())
-        for one in found.problems:
-            line = lines[one.row - 1]
-            rejects[line] = f"{rejects[line]}; {one.what}" if line in rejects else one.what
-        added = self.record(view, found.table)
-        return Recorded(view.name, len(step), added, found.table.num_rows - added)
+        rows: list[Any] = [identified(view, row) for _, row in step if not isinstance(row, str)]
+        found = check_rows(view, rows, now=self._clock())
+        vectors, wrong = check_vectors(view, rows, lambda: versions_of(self._logs)) if view.embeddings else ({}, {})
+        for row, what in [*((one.row, one.what) for one in found.problems), *_each(wrong)]:
+            line = lines[row - 1]
+            rejects[line] = f"{rejects[line]}; {what}" if line in rejects else what
+        bad = {one.row for one in found.problems}
+        offered = [row for row in range(1, len(rows) + 1) if row not in bad]
+        kept = [at for at, row in enumerate(offered) if row not in wrong]
+        table = found.table.take(pa.array(kept, pa.int64())) if wrong else found.table
+        # Vectors come first: a crash in between offers both again, and both are known by their event ids.
+        place = {offered[at] - 1: new for new, at in enumerate(kept)} if vectors else {}
+        for feature, column in vectors.items():
+            self._spaces.record(view, feature, table, [(place[at], one) for at, one in column if at in place])
+        added = self.record(view, table)
+        return Recorded(view.name, len(step), added, table.num_rows - added)
 
     def compute(self, view: FeatureView, inputs: Inputs) -> Recorded:
         """What the view's function makes of its inputs is in the history, where it is new."""
@@ -759,6 +781,10 @@ def _micros(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+def _each(wrong: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, str]]:
+    return ((row, one) for row, what in wrong.items() for one in what)
+
+
 def _sum(one: Recorded, other: Recorded) -> Recorded:
     counts = (one.read + other.read, one.added + other.added, one.known + other.known)
     return Recorded(one.view, *counts, problems=one.problems + other.problems)
@@ -796,7 +822,7 @@ def _reject_row(source: str, uri: str, reason: str, detail: str) -> dict[str, st
 
 def _shape(view: FeatureView) -> list[str]:
     """What of the declaration decides which rows fit."""
-    return [*view.entity.keys, *view.entity.types, *(repr(one.without_prose()) for one in view.stored)]
+    return [*view.entity.keys, *view.entity.types, *(repr(one.without_prose()) for one in view.features.values())]
 
 
 def _computed(view: FeatureView, made: object) -> pa.Table:

@@ -46,9 +46,9 @@ class Inputs:
         """The live documents."""
         return self.store.read("documents", columns)
 
-    def history(self, view: FeatureView) -> pa.Table:
-        """Every recorded row of another view."""
-        return self.store.read(view_table(view))
+    def history(self, view: FeatureView, columns: Sequence[str] | None = None) -> pa.Table:
+        """Every recorded row of a view; of one that has none, an empty table."""
+        return self.store.read(view_table(view), columns)
 
     def templates(self) -> pa.Table:
         """The live prompt templates, one row each."""

@@ -27,8 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
-from itertools import islice
-from operator import attrgetter, eq
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -43,6 +42,7 @@ __all__ = [
     "BATCH_BYTES",
     "BATCH_ROWS",
     "STAMP",
+    "Addressed",
     "Delivery",
     "JournalEntry",
     "Key",
@@ -153,8 +153,10 @@ class OnlineStore(Protocol):
     read of every process. With `journal`, row and journal entry become durable together. Rows are taken in
     batches of at most BATCH_ROWS; an error leaves earlier batches written, and a repeat is safe.
 
-    `write_columns` is for whole states that are computed elsewhere: the same newer-wins rule, no event ids, no
-    journal. `drop` removes a namespace's rows; event ids stay until `forget_events`.
+    `write_columns` is `write` for many rows at once, and without event ids for whole states that are computed
+    elsewhere. Of more than BATCH_ROWS rows the event ids may be remembered after the rows are stored: what dies in
+    between was never acknowledged, and its repeat changes nothing. `drop` removes a namespace's rows; event ids
+    stay until `forget_events`.
     """
 
     def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
@@ -179,8 +181,11 @@ class OnlineStore(Protocol):
         event_micros: np.ndarray[Any, Any],
         created_micros: np.ndarray[Any, Any],
         payloads: Sequence[bytes],
+        *,
+        event_ids: Sequence[bytes] | None = None,
+        journal: bool = False,
     ) -> Written:
-        """Every row is stored or late."""
+        """Every row is stored, late or, with event ids, a duplicate."""
 
     def journal_read(self, limit: int) -> list[JournalEntry]:
         """The oldest entries, by sequence."""
@@ -699,21 +704,52 @@ def deliveries_of_columns(
     created_micros: np.ndarray[Any, Any],
     payloads: Sequence[bytes],
     *,
+    event_ids: Sequence[bytes] | None = None,
     prefix: bytes = b"",
     longest: int = _LONGEST * 2,
 ) -> Iterator[Delivery]:
     """The rows as a store takes them, sorted by key, made one by one so that the payloads are not held twice."""
-    lengths = {len(keys), len(event_micros), len(created_micros), len(payloads)}
-    if len(lengths) != 1:
-        message = f"columns of different lengths {sorted(lengths)}: give one value of each for every key"
-        raise RequestError(message)
-    headers = _headers(event_micros, created_micros)
+    ids = _checked_columns(keys, event_micros, created_micros, payloads, event_ids)
+    headers = _headers(event_micros, created_micros, ids)
     encoded = [encode_key(key) for key in keys]
     width = _HEADER.size
     return (
-        _delivery(prefix, encoded[at], headers[at * width : (at + 1) * width] + payloads[at], longest)
+        _delivery(
+            prefix,
+            encoded[at],
+            headers[at * width : (at + 1) * width] + ids[at] + payloads[at],
+            longest,
+            ids[at] or None,
+        )
         for at in sorted(range(len(encoded)), key=encoded.__getitem__)
     )
+
+
+def _checked_columns(
+    keys: Sequence[Key],
+    event_micros: np.ndarray[Any, Any],
+    created_micros: np.ndarray[Any, Any],
+    payloads: Sequence[bytes],
+    event_ids: Sequence[bytes] | None,
+) -> Sequence[bytes]:
+    """The event ids, empty ones where there are none; all columns are equally long."""
+    ids = [b""] * len(keys) if event_ids is None else event_ids
+    lengths = {len(keys), len(event_micros), len(created_micros), len(payloads), len(ids)}
+    if len(lengths) != 1:
+        message = f"columns of different lengths {sorted(lengths)}: give one value of each for every key"
+        raise RequestError(message)
+    if event_ids is not None and ids and not 0 < min(map(len, ids)) <= max(map(len, ids)) <= _LONGEST:
+        for one in ids:
+            _checked_event_id(one)
+    return ids
+
+
+class Addressed(NamedTuple):
+    """Rows as three columns, sorted by the store's key for them; of one key in the order in which they came."""
+
+    addresses: list[bytes]
+    stored: list[bytes]
+    event_ids: list[bytes]
 
 
 def addressed(
@@ -722,19 +758,19 @@ def addressed(
     created_micros: np.ndarray[Any, Any],
     payloads: Sequence[bytes],
     *,
+    event_ids: Sequence[bytes] | None = None,
     prefix: bytes,
     longest: int,
-) -> tuple[list[bytes], list[bytes]] | None:
-    """The same rows as two columns, addresses sorted and stored rows; None where a key is too long or comes twice."""
-    if not keys or len({len(keys), len(event_micros), len(created_micros), len(payloads)}) != 1:
+) -> Addressed | None:
+    """The same rows as columns; None where there are none or a key is too long for the store."""
+    ids = _checked_columns(keys, event_micros, created_micros, payloads, event_ids)
+    encoded = encode_keys(keys) if keys else []
+    if not keys or len(prefix) + max(map(len, encoded)) > longest:
         return None
-    encoded = encode_keys(keys)
     order = sorted(range(len(encoded)), key=encoded.__getitem__)
-    addresses = [prefix + encoded[at] for at in order]
-    if max(map(len, addresses)) > longest or any(map(eq, addresses, islice(addresses, 1, None))):
-        return None
-    headers, width = _headers(event_micros, created_micros), _HEADER.size
-    return addresses, [headers[at * width : (at + 1) * width] + payloads[at] for at in order]
+    headers, width = _headers(event_micros, created_micros, ids), _HEADER.size
+    stored = [headers[at * width : (at + 1) * width] + ids[at] + payloads[at] for at in order]
+    return Addressed([prefix + encoded[at] for at in order], stored, [ids[at] for at in order])
 
 
 def encode_keys(keys: Sequence[Key]) -> list[bytes]:
@@ -764,16 +800,19 @@ def slices(stored: Sequence[bytes]) -> Iterator[slice]:
         yield slice(start, len(stored))
 
 
-def _delivery(prefix: bytes, key: bytes, stored: bytes, longest: int) -> Delivery:
+def _delivery(prefix: bytes, key: bytes, stored: bytes, longest: int, event_id: bytes | None) -> Delivery:
     address = prefix + key
     if len(address) <= longest:
-        return Delivery(address, stored)
-    return Delivery(hashed_key(prefix, key), encode_row(decode_row(stored), key=key))
+        return Delivery(address, stored, event_id)
+    return Delivery(hashed_key(prefix, key), encode_row(decode_row(stored), key=key), event_id)
 
 
-def _headers(event_micros: np.ndarray[Any, Any], created_micros: np.ndarray[Any, Any]) -> bytes:
+def _headers(
+    event_micros: np.ndarray[Any, Any], created_micros: np.ndarray[Any, Any], event_ids: Sequence[bytes]
+) -> bytes:
     headers = np.zeros(len(event_micros), dtype=_HEADER_COLUMNS)
     headers["schema"] = _SCHEMA
+    headers["event_id"] = [*map(len, event_ids)]
     for name, column in (("event", event_micros), ("created", created_micros)):
         if column.dtype.kind != "i":
             message = f"{name} timestamps of type {column.dtype}: give integers, microseconds UTC"

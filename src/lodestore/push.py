@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lodestore.bulk import undisturbed
@@ -13,9 +15,8 @@ from lodestore.errors import InvalidRowsError, UnavailableError
 from lodestore.models import EmbeddingVersion
 from lodestore.online import Key, OnlineRow, OnlineStore, Written, encode_columns, encode_payload
 from lodestore.rows import CheckedRows, check_rows, check_table
-from lodestore.spaces import Vector, check_vectors, namespace
+from lodestore.spaces import Vector, check_vectors, identified, namespace
 from lodestore.spec import FeatureView
-from lodestore.wire import digest
 
 __all__ = ["JOURNAL_LIMIT", "note_newest", "push"]
 
@@ -59,18 +60,19 @@ def _push(
         given: Iterable[Any] = rows.to_pylist() if view.embeddings else ()
         found = check_table(view, rows, now=now)
     else:
-        given = [_identified(view, one) for one in rows] if view.embeddings else rows
+        given = [identified(view, one) for one in rows] if view.embeddings else rows
         found = check_rows(view, given, now=now)
     vectors, wrong = check_vectors(view, given, versions) if view.embeddings else ({}, {})
     _refuse_bad(view, found, wrong)
-    keys = list(zip(*(found.table[key].to_pylist() for key in view.entity.keys), strict=True))
-    prepared = _online_rows(view, found.table)
+    keys, columns = _columns(view, found.table)
     for feature, column in vectors.items():
-        _push_vectors(view, feature, [(keys[at], prepared[at], one) for at, one in column], online)
+        _push_vectors(view, feature, [(keys[at], columns.row(at), one) for at, one in column], online)
     place = f"{view.name}@{view.version}"
-    written = online.write(place, zip(keys, prepared, strict=True), journal=True)
-    if prepared:
-        note_newest(online, place, max(one.event_micros for one in prepared))
+    written = online.write_columns(
+        place, keys, columns.events, columns.created, columns.payloads, event_ids=columns.ids, journal=True
+    )
+    if keys:
+        note_newest(online, place, int(columns.events.max()))
     return written
 
 
@@ -79,14 +81,6 @@ def note_newest(online: OnlineStore, place: str, micros: int) -> None:
     found = online.get_meta(f"newest/{place}")
     if found is None or int(found) + _NOTED_EVERY < micros:
         online.set_meta(f"newest/{place}", b"%d" % micros)
-
-
-def _identified(view: FeatureView, row: Any) -> Any:  # noqa: ANN401 - a row, or something that is none
-    """A row with vectors and without an event id gets one that the vectors are part of."""
-    vectors = isinstance(row, Mapping) and any(row.get(one.name) is not None for one in view.embeddings)
-    if not vectors or row.get("event_id") is not None:
-        return row
-    return {**row, "event_id": digest([view.name, row])}
 
 
 def _refuse_overflow(view: FeatureView, online: OnlineStore, limit: int) -> None:
@@ -109,11 +103,25 @@ def _refuse_bad(view: FeatureView, found: CheckedRows, wrong: Mapping[int, list[
         raise InvalidRowsError(view.name, told)
 
 
-def _online_rows(view: FeatureView, table: pa.Table) -> list[OnlineRow]:
-    events, created = (table[name].cast(pa.int64()).to_pylist() for name in ("event_timestamp", "created_timestamp"))
-    ids = [one.encode() for one in table["event_id"].to_pylist()]
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Rows as an online store takes them."""
+
+    events: np.ndarray[Any, Any]
+    created: np.ndarray[Any, Any]
+    payloads: list[bytes]
+    ids: list[bytes]
+
+    def row(self, at: int) -> OnlineRow:
+        return OnlineRow(int(self.events[at]), int(self.created[at]), self.payloads[at], self.ids[at])
+
+
+def _columns(view: FeatureView, table: pa.Table) -> tuple[list[Key], _Columns]:
+    plain = [*view.entity.keys, "event_id"]
+    *keys, ids = (table[name].to_numpy().tolist() for name in plain)
+    events, created = (table[name].cast(pa.int64()).to_numpy() for name in ("event_timestamp", "created_timestamp"))
     payloads = encode_columns(table, list(view.stored))
-    return [OnlineRow(*one) for one in zip(events, created, payloads, ids, strict=True)]
+    return list(zip(*keys, strict=True)), _Columns(events, created, payloads, [one.encode() for one in ids])
 
 
 def _push_vectors(

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
 from lodestore.events import TextRow
 from lodestore.spec import Feature, FeatureView, Kind
-from lodestore.tables import view_schema
+from lodestore.tables import MOMENT, view_schema
 from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable
 
 __all__ = ["CheckedRows", "Problem", "check_rows", "check_table", "check_value", "checked_rows"]
@@ -33,6 +33,7 @@ _LONGEST_EVENT_ID = 256
 _SHOWN = 80
 _BITS = 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _DIGITS = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 # Types whose values are neither missing nor in need of unpacking.
 _SIMPLE = frozenset({str, int, bool, dict, list})
@@ -103,22 +104,35 @@ def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> Checked
     columns = _fitting_columns(view, table, now) if view.derive is None and not view.embeddings else None
     if columns is None:
         return check_rows(view, table.to_pylist(), now=now)
-    return CheckedRows(_table(view, columns, now), ())
+    events = columns["event_timestamp"]
+    columns["created_timestamp"] = pc.coalesce(columns["created_timestamp"], events)
+    said = {name: _said(column) for name, column in columns.items()}
+    columns["event_id"] = pa.array(_event_ids(view.name, said), pa.string())
+    columns["ingested_at"] = pa.repeat(pa.scalar(now, MOMENT), table.num_rows)
+    schema = view_schema(view)
+    return CheckedRows(pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema), ())
 
 
-def _fitting_columns(view: FeatureView, table: pa.Table, now: datetime) -> dict[str, list[Any]] | None:
-    """Every column of the view as Python values; None where one of them does not plainly fit."""
+def _fitting_columns(view: FeatureView, table: pa.Table, now: datetime) -> dict[str, Any] | None:
+    """Every column of the view but the time of arrival; None where a value does not plainly fit."""
     schema = view_schema(view)
     names = [name for name in schema.names if name != "ingested_at"]
     if not set(table.column_names) <= set(names) or len(set(table.column_names)) != table.num_columns:
         return None
-    out: dict[str, list[Any]] = {}
+    out: dict[str, Any] = {}
     for name in names:
         column = table[name] if name in table.column_names else pa.nulls(table.num_rows, schema.field(name).type)
         if not _plainly_fits(view, name, column, schema.field(name).type, now):
             return None
-        out[name] = column.to_pylist()
+        out[name] = column
     return out
+
+
+def _said(column: Any) -> list[Any]:  # noqa: ANN401 - an Arrow column of plain values
+    """The values as Python has them, moments as microseconds; by way of numpy, which is several times faster."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    return column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
 
 
 def _plainly_fits(view: FeatureView, name: str, column: Any, kind: pa.DataType, now: datetime) -> bool:  # noqa: ANN401
@@ -240,17 +254,21 @@ def _table(view: FeatureView, columns: dict[str, list[Any]], now: datetime) -> p
 
 
 def _event_ids(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
-    """The given ids, and for rows without one a hash of what they say. Nulls say nothing."""
-    names = [name for name in columns if name != "event_id"]
+    """The given ids, and for rows without one a hash of what they say. Nulls say nothing; moments are microseconds."""
+    names = sorted(name for name in columns if name != "event_id")
     ids = []
     for given, *values in zip(columns["event_id"], *(columns[name] for name in names), strict=True):
         if given is not None:
             ids.append(given)
             continue
-        said = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        text = orjson.dumps([view, said], option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
-        ids.append(sha256(text).hexdigest())
+        pairs = zip(names, values, strict=True)
+        said = {name: value for name, value in pairs if value is not None} if None in values else dict(pairs)
+        ids.append(sha256(orjson.dumps([view, said], _micros, orjson.OPT_PASSTHROUGH_DATETIME)).hexdigest())
     return ids
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 # Values

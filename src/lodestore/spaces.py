@@ -16,12 +16,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
 from lodestore.errors import UnknownModelError, nearest
+from lodestore.events import TextRow
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingVersion
 from lodestore.online import (
@@ -48,6 +50,7 @@ __all__ = [
     "Rebuilt",
     "Spaces",
     "Vector",
+    "identified",
     "namespace",
     "of_questions",
     "slot_key",
@@ -198,6 +201,15 @@ def of_kind(view: FeatureView, *made_from: str) -> list[Feature]:
 # Vectors in rows
 
 
+def identified(view: FeatureView, row: Any) -> Any:  # noqa: ANN401 - a row, or something that is none
+    """A row with vectors and without an event id gets one that the vectors are part of."""
+    vectors = isinstance(row, Mapping) and any(row.get(one.name) is not None for one in view.embeddings)
+    if not vectors or row.get("event_id") is not None:
+        return row
+    # A row of a file without types stays one: its other values are still to be read from their text.
+    return type(row)({**row, "event_id": digest([view.name, row])})
+
+
 def check_vectors(
     view: FeatureView, rows: Iterable[object], versions: Callable[[], Mapping[str, EmbeddingVersion]] | None
 ) -> tuple[dict[str, list[tuple[int, Vector]]], dict[int, list[str]]]:
@@ -210,12 +222,22 @@ def check_vectors(
         values = {name: row[name] for name in names if row.get(name) is not None} if isinstance(row, Mapping) else {}
         for name, value in values.items():
             known = (versions() if versions else {}) if known is None else known
-            one = _vector_of(view.features[name], value, known)
+            one = _vector_of(view.features[name], _from_text(row, value), known)
             if isinstance(one, str):
                 wrong.setdefault(place + 1, []).append(f"{name}: {one}")
             else:
                 found.setdefault(name, []).append((place, one))
     return found, wrong
+
+
+def _from_text(row: object, value: object) -> object:
+    """The value; where its file has no types, what its JSON says."""
+    if not isinstance(row, TextRow) or not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
 
 
 def _vector_of(feature: Feature, value: object, known: Mapping[str, EmbeddingVersion]) -> Vector | str:
@@ -472,6 +494,25 @@ class Spaces:
         table = value_table(view, feature, version.key)
         self._offline.ensure(table, value_schema(view, version.dimension), key="event_id")
         return self._offline.insert(table, rows, key="event_id") if rows.num_rows else 0
+
+    def record(self, view: FeatureView, feature: str, table: pa.Table, vectors: Sequence[tuple[int, Vector]]) -> int:
+        """The vectors of these rows of the table are in the histories of their versions; returns how many were new."""
+        grouped: dict[str, list[tuple[int, Vector]]] = {}
+        for at, vector in vectors:
+            grouped.setdefault(vector.version.key, []).append((at, vector))
+        return sum(self._record(view, feature, table, members) for members in grouped.values())
+
+    def _record(self, view: FeatureView, feature: str, table: pa.Table, vectors: Sequence[tuple[int, Vector]]) -> int:
+        version = vectors[0][1].version
+        schema = value_schema(view, version.dimension)
+        rows = table.select([name for name in schema.names if name not in {_TEXT, "vector"}]).take(
+            pa.array([at for at, _ in vectors])
+        )
+        rows = rows.append_column(_TEXT, pa.nulls(rows.num_rows, pa.large_string()))
+        rows = rows.append_column("vector", _fixed(np.stack([one.values for _, one in vectors])))
+        place = rows.schema.get_field_index("ingested_at")
+        arrived = pa.array([self._clock()] * rows.num_rows, MOMENT)
+        return self._keep(view, feature, version, rows.set_column(place, "ingested_at", arrived).select(schema.names))
 
     # -- publishing
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from lodestore.errors import RequestError
+from lodestore.expertise import Practice, practices
 from lodestore.outcomes import template_performance, template_version, with_performance
 from lodestore.spec import (
     Entity,
@@ -26,7 +27,7 @@ from lodestore.spec import (
     text,
     timestamp,
 )
-from lodestore.wire import from_rfc3339
+from lodestore.wire import digest, from_rfc3339
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,8 @@ _OPENINGS: Mapping[str, str] = {
     "intermediate": "Explain in detail",
     "expert": "Give a technical deep dive on",
 }
+# Event ids of profile rows that were computed begin so; every other row is stated by somebody.
+_COMPUTED = "computed/"
 _LENGTHS: Mapping[str, float] = {"beginner": 1.5, "intermediate": 1.0, "expert": 0.8}
 
 
@@ -85,6 +88,48 @@ def _document_rows(inputs: Inputs) -> pa.Table:
 def _template_rows(inputs: Inputs) -> pa.Table:
     """One row per prompt template: its live version, and how its answers did."""
     return with_performance(inputs.templates(), inputs.store)
+
+
+def _profile_rows(inputs: Inputs) -> pa.Table:
+    """A row for each user whose level nobody states and whose questions make one; the rest of the profile stays.
+
+    It holds from the user's newest question on, or from the newest stated row. What that row says beside the level
+    goes on only while it has not expired: being active renews no old preference.
+    """
+    import pyarrow as pa
+
+    columns = ["user_id", "event_timestamp", "session_queries_count"]
+    stated = _stated_profiles(inputs)
+    rows = [
+        _computed_profile(one, stated.get(one.user_id, {}))
+        for one in practices(inputs.history(user_activity, columns))
+        if one.level is not None and stated.get(one.user_id, {}).get("expertise_level") is None
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def _stated_profiles(inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """The newest row of each user that somebody stated."""
+    rows = inputs.history(user_profile)
+    if not rows.num_rows:
+        return {}
+    order = [(name, "ascending") for name in ("event_timestamp", "created_timestamp", "ingested_at")]
+    stated = (row for row in rows.sort_by(order).to_pylist() if not row["event_id"].startswith(_COMPUTED))
+    return {row["user_id"]: row for row in stated}
+
+
+def _computed_profile(practice: Practice, stated: Mapping[str, Any]) -> dict[str, Any]:
+    since = stated.get("event_timestamp", practice.last)
+    at = max(practice.last, since)
+    fresh = user_profile.ttl is None or at - since <= user_profile.ttl
+    kept = {name: stated.get(name) for name in ("user_preferences", "preferred_language") if fresh}
+    signed_up = stated.get("signed_up_at")
+    # Without the day of sign-up the age goes on as it was stated; with it the row's own moment gives it.
+    age = stated.get("account_age_days") if fresh and signed_up is None else None
+    row = {"user_id": practice.user_id, "event_timestamp": at, "expertise_level": practice.level, **kept}
+    row |= {"signed_up_at": signed_up, "account_age_days": age}
+    said = {name: value for name, value in row.items() if value is not None}
+    return {**said, "event_id": _COMPUTED + digest(said)}
 
 
 def _account_age(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,10 +156,17 @@ user_profile = FeatureView(
     fresh_within=timedelta(hours=2),
     owner="team:personalisation",
     doc="Slow facts about a user.",
+    compute=_profile_rows,
     derive=_account_age,
+    upstream=("user_activity",),
     features={
         "user_preferences": struct(doc="settings that the user chose"),
-        "expertise_level": category("beginner", "intermediate", "expert", doc="how deep answers may go"),
+        "expertise_level": category(
+            "beginner",
+            "intermediate",
+            "expert",
+            doc="how deep answers may go; from the user's questions where nobody states it",
+        ),
         "preferred_language": text(max_length=35, doc="BCP 47 tag of the language of answers"),
         "account_age_days": integer(minimum=0, doc="days since sign-up; from signed_up_at where a row leaves it out"),
         "signed_up_at": timestamp(doc="when the account was made"),

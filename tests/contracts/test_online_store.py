@@ -275,6 +275,63 @@ def test_columns_follow_the_newer_event_rule_within_and_across_writes(store):
     assert values(store, "u1", "u2") == ["pushed", "newest"]
 
 
+def in_columns(store, rows, *, journal=True, namespace=VIEW):
+    """Rows of (key, event, value, event id) in one call."""
+    keys, events, told, ids = zip(*rows, strict=True)
+    payloads = [encode_payload({"value": one}) for one in told]
+    times = np.array(events), np.full(len(keys), NOON)
+    return store.write_columns(namespace, list(keys), *times, payloads, event_ids=list(ids), journal=journal)
+
+
+@pytest.mark.parametrize("count", [3, 2_500])
+def test_columns_with_event_ids_are_journalled_once_and_a_repeat_is_a_duplicate(store, count):
+    rows = [((f"u{at}",), NOON + at, at, b"e%d" % at) for at in range(count)]
+
+    first, again = in_columns(store, rows), in_columns(store, rows)
+
+    assert (first, again) == (Written(accepted=count), Written(duplicates=count))
+    assert store.journal_size() == count
+    assert {one.row.event_id for one in store.journal_read(count)} == {one[3] for one in rows}
+    assert values(store, f"u{count - 1}") == [count - 1]
+
+
+def test_columns_and_rows_know_each_others_event_ids(store):
+    many = [((f"u{at}",), NOON, at, b"e%d" % at) for at in range(2_000)]
+    store.write(VIEW, [(("u7",), row("pushed", event=NOON, event_id=b"e7"))], journal=True)
+
+    written = in_columns(store, many)
+    after = store.write(VIEW, [(("u8",), row("again", event=NOON + 1, event_id=b"e8"))], journal=True)
+
+    assert written == Written(accepted=1_999, duplicates=1)
+    assert after == Written(duplicates=1)
+    assert values(store, "u7", "u8") == ["pushed", 8]
+
+
+@pytest.mark.parametrize("key", ["short", "long" * 300])
+def test_many_columns_keep_the_newest_row_of_each_key_journal_the_late_ones_and_take_long_keys_and_ids(store, key):
+    rows = [((f"u{at % 700}",), NOON + (at * 7) % 2_100, at, b"e%d" % at) for at in range(2_100)]
+    rows += [((key,), NOON, "one", b"e-one"), (("u0",), NOON - 1, "old", b"e" * 600)]
+
+    written = in_columns(store, rows)
+
+    newest = {}
+    for place, event, value, _ in rows:
+        if place not in newest or newest[place][0] <= event:
+            newest[place] = (event, value)
+    assert values(store, *(one[0] for one in newest)) == [value for _, value in newest.values()]
+    assert written.accepted + written.late == len(rows)
+    assert store.journal_size() == len(rows)
+
+
+def test_an_event_id_that_is_empty_or_missing_stops_every_row(store):
+    for ids in ([b"e1", b""], [b"e1"]):
+        with pytest.raises(RequestError):
+            store.write_columns(
+                VIEW, [("u1",), ("u2",)], np.array([1, 2]), np.array([1, 2]), [b"\x01{}"] * 2, event_ids=ids
+            )
+    assert store.namespaces() == []
+
+
 def test_columns_of_different_lengths_or_of_fractions_are_refused(store):
     with pytest.raises(RequestError, match="different lengths"):
         store.write_columns(VIEW, [("u1",)], np.array([1, 2]), np.array([1]), [b"\x01{}"])

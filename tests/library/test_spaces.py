@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lodestore.errors import InvalidRowsError, RequestError
+from lodestore.events import EventSource
+from lodestore.historical import historical
 from lodestore.online import Status
 from lodestore.project import Project, open_project
 from lodestore.publishing import publish
 from lodestore.releases import Slot
 from lodestore.spaces import HALF_LIFE, blended, running_means
+from lodestore.tables import MOMENT
 from lodestore.testing import FrozenClock
 from lodestore.vectors import mean_direction
+from lodestore.wire import dumps, rfc3339
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 MEAN, LAST = "user_activity:interaction_history_embedding", "user_activity:last_query_embedding"
@@ -248,6 +254,72 @@ def test_a_ready_made_vector_that_names_its_version_is_online_and_in_the_history
     assert np.allclose(read(project, "taste:style", shop_id="s1")[0], vector)
     assert project.tables.names("emb__taste_v1_style__") != []
     assert read(with_glove(project), "taste:style", shop_id="s1") == (None, Status.OTHER_VERSION)
+
+
+def write_events(folder: Path, kind: str, rows: list[dict[str, Any]]) -> EventSource:
+    """A file of rows; a vector is a JSON object, in CSV as text."""
+    path = folder / f"shops.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "jsonl":
+        path.write_text("\n".join(map(dumps, rows)), encoding="utf-8")
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "style": dumps(row["style"])} for row in rows)
+    return EventSource("shops", "taste", path.name)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
+def test_vectors_in_event_files_are_online_and_in_training_sets_under_their_version(
+    project: Project, kind: str
+) -> None:
+    at = project.clock() - timedelta(hours=1)
+    vectors = np.random.default_rng(1).random((3, 256), dtype=np.float32)
+    label = project.live().version().fingerprint if kind == "parquet" else "words@1"
+    rows = [
+        {"shop_id": f"s{n}", "event_timestamp": rfc3339(at), "style": {"version": label, "vector": one.tolist()}}
+        for n, one in enumerate(vectors)
+    ]
+    source = write_events(project.settings.root, kind, rows)
+
+    done = project.features.record_events(source, root=project.settings.root)
+    publish(project, views=["taste"])
+
+    assert (done.added, done.problems) == (3, ())
+    for n, one in enumerate(vectors):
+        assert np.allclose(read(project, "taste:style", shop_id=f"s{n}")[0], one)
+    asked = pa.table({"shop_id": ["s2", "s2"], "event_timestamp": pa.array([at, at - timedelta(seconds=1)], MOMENT)})
+    found = historical(asked, ["taste:style"], catalog=project.catalog, offline=project.tables)["taste:style"]
+    assert np.allclose(found[0].as_py(), vectors[2])
+    assert found[1].as_py() is None
+    assert project.features.record_events(source, root=project.settings.root).added == 0
+
+
+def test_a_vector_without_its_version_is_a_reject_that_names_its_line_and_stops_no_other_row(project: Project) -> None:
+    at = rfc3339(project.clock() - timedelta(hours=1))
+    labelled = {"version": "words@1", "vector": [0.5] * 256}
+    rows = [
+        {"shop_id": "s1", "event_timestamp": at, "name": "one", "style": [0.5] * 256},
+        {"shop_id": "s2", "event_timestamp": at, "name": "two", "style": labelled},
+        {"shop_id": "s3", "event_timestamp": at, "name": 3, "style": {**labelled, "version": "wards@1"}},
+        {"shop_id": "s4", "event_timestamp": at, "name": "four", "style": {**labelled, "vector": [0.5] * 9}},
+        {"shop_id": "s5", "event_timestamp": at, "name": "five", "style": labelled},
+    ]
+    source = write_events(project.settings.root, "jsonl", rows)
+
+    done = project.features.record_events(source, root=project.settings.root)
+    publish(project, views=["taste"])
+
+    assert done.added == 2
+    assert [one.partition(":")[0] for one in done.problems] == [f"shops.jsonl, line {n}" for n in (1, 3, 4)]
+    assert "style: a vector names the version that made it" in done.problems[0]
+    assert "name: int is no text; style: no version 'wards@1' of content" in done.problems[1]
+    assert "did you mean 'words@1'" in done.problems[1]
+    assert [read(project, "taste:name", shop_id=f"s{n}")[0] for n in range(1, 6)] == [None, "two", None, None, "five"]
+    assert read(project, "taste:style", shop_id="s1") == (None, Status.NOT_FOUND)
+    assert read(project, "taste:style", shop_id="s5")[1] is Status.PRESENT
 
 
 def test_rows_that_differ_in_their_vector_alone_are_two_events(project: Project) -> None:

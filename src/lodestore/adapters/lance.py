@@ -38,6 +38,11 @@ _IDS_PER_DELETE = 500
 # What readings keep in memory of indexes and of files; the engine's own limits are 6 and 1 GiB.
 _INDEX_BYTES = 1 << 30
 _FILE_BYTES = 1 << 28
+# A scan costs some 300 microseconds a piece, so that narrow rows come in large pieces: a million rows of six columns
+# took 0.66 s in the engine's own pieces of 1,024 and takes 0.08 s in these. Texts have no known width.
+_ROWS_PER_PIECE = 65_536
+_TEXTS_PER_PIECE = 1_024
+_BYTES_PER_PIECE = 4 << 20
 _PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 _WRITE_TROUBLE = (
     ("No space left", "the disk is full; free some room and run again: nothing that was there is lost"),
@@ -121,11 +126,21 @@ def _among(handle: Any, column: str, values: Iterable[str]) -> str:  # noqa: ANN
     return in_list(f"`{column}`", values)
 
 
-def _scan(handle: Any, columns: Sequence[str] | None, where: str | None) -> Any:  # noqa: ANN401
+def _scan(handle: Any, columns: Sequence[str] | None, where: str | None) -> pa.RecordBatchReader:  # noqa: ANN401
     query = handle.search()
     if where is not None:
         query = query.where(where)
-    return query.select(list(columns)) if columns is not None else query
+    if columns is not None:
+        query = query.select(list(columns))
+    kinds = [one.type for one in handle.schema if columns is None or one.name in columns]
+    return query.to_batches(min(map(_rows_per_piece, kinds), default=_TEXTS_PER_PIECE))
+
+
+def _rows_per_piece(kind: pa.DataType) -> int:
+    """How many values of this type one piece of a scan holds."""
+    if pa.types.is_fixed_size_list(kind):
+        return max(1, min(_ROWS_PER_PIECE, _BYTES_PER_PIECE // (4 * kind.list_size)))
+    return _TEXTS_PER_PIECE if pa.types.is_large_string(kind) or pa.types.is_nested(kind) else _ROWS_PER_PIECE
 
 
 def _indexed_columns(handle: Any) -> set[str]:  # noqa: ANN401
@@ -313,14 +328,14 @@ class LanceStore:
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """The rows that match, as one table; an absent table is an empty one with no columns."""
         return self._on(
-            name, "read", lambda handle: _scan(handle, columns, where).to_arrow(), absent=lambda: _nothing(columns)
+            name, "read", lambda handle: _scan(handle, columns, where).read_all(), absent=lambda: _nothing(columns)
         )
 
     def batches(
         self, name: str, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:
         """The rows that match, a bounded piece at a time."""
-        reader = self._on(name, "read", lambda handle: _scan(handle, columns, where).to_batches())
+        reader = self._on(name, "read", lambda handle: _scan(handle, columns, where))
         return pa.RecordBatchReader.from_batches(reader.schema, self._pieces(name, reader))
 
     def _pieces(self, name: str, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

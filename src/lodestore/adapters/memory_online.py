@@ -70,9 +70,13 @@ class MemoryOnlineStore:
         event_micros: np.ndarray[Any, Any],
         created_micros: np.ndarray[Any, Any],
         payloads: Sequence[bytes],
+        *,
+        event_ids: Sequence[bytes] | None = None,
+        journal: bool = False,
     ) -> Written:
-        """Every row is stored or late."""
-        return self._write(namespace, deliveries_of_columns(keys, event_micros, created_micros, payloads))
+        """Every row is stored, late or, with event ids, a duplicate."""
+        rows = deliveries_of_columns(keys, event_micros, created_micros, payloads, event_ids=event_ids)
+        return self._write(namespace, rows, journal=journal)
 
     def _write(self, namespace: str, batch: Iterable[Delivery], *, journal: bool = False) -> Written:
         self._check(namespace)
