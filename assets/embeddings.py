@@ -54,7 +54,7 @@ def _live_embeddings(house: House) -> dg.AssetsDefinition:
     def live_embeddings(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
         versions = project.versions.maintained()
         context.instance.add_dynamic_partitions(str(embedding_versions.name), [one.key for one in versions])
-        filled = [_filled(context, project, house, one) for one in versions]
+        filled = project.pipeline.each_maintained(lambda one: _filled(context, project, house, one))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": sum(one.rows for one in filled),

@@ -64,6 +64,7 @@ def _online(house: House, views: list[dg.AssetKey]) -> dg.AssetsDefinition:
     def online(config: Backfill, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
         drained = project.features.drain()
         done = publish(project, start=config.start, end=config.end, views=config.views)
+        project.pipeline.promote_views()
         tables = {"views": metadata.table(done.views), "vectors": metadata.table(done.vectors)}
         rows = sum(one.keys for one in done.views)
         return dg.MaterializeResult(metadata={"dagster/row_count": rows, "drained": drained, **tables})

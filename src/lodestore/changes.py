@@ -481,6 +481,7 @@ class Changes:
                 if leaving is not None:
                     self._lift(leaving, author=author, reason="the rollback did not happen")
                 raise
+            self._hold_view(slot, history[-1], author=author, reason=reason)
         if embedding and changes[slot] is not None:
             self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
         return release
@@ -505,11 +506,29 @@ class Changes:
         with self._going_live("restoring a release"):
             for slot, value in changes.items():
                 self._verify_present(slot, value)
-            release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=base)
-        for slot in changes:
-            if slot.kind == "embedding" and slot in base.slots:
-                self._hold(self._versions.registered(base.slots[slot]), author=author, reason=reason or "restored")
+            embeddings = [slot for slot in changes if slot.kind == "embedding"]
+            leaving = [self._versions.registered(base.slots[slot]) for slot in embeddings if base.slots.get(slot)]
+            # Held before they leave: a crash in between must not let a sensor bring them back.
+            for version in leaving:
+                self._hold(version, author=author, reason=reason or "restored")
+            try:
+                release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=base)
+            except RefusedError:
+                for version in leaving:
+                    self._lift(version, author=author, reason="the rollback did not happen")
+                raise
+            for slot in changes:
+                self._hold_view(slot, base, author=author, reason=reason or "restored")
+        for slot in embeddings:
+            if changes[slot] is not None:
+                self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
         return release
+
+    def _hold_view(self, slot: Slot, left: Release, *, author: str, reason: str) -> None:
+        """The version of a view that is left does not come back by itself; naming it in a promotion brings it back."""
+        if slot.kind == "view" and slot in left.slots:
+            number = str(left.slots[slot])
+            self._releases.hold(slot, fingerprint=f"{slot.name}@{number}", version=number, author=author, reason=reason)
 
     def drop(self, version: EmbeddingVersion) -> None:
         """The version's live table is gone; refused while a slot or a rollback needs it."""

@@ -32,7 +32,7 @@ _TYPE = ("kind", "item", "space", "wide", "made_from")
 class Change:
     """One difference between a stored declaration and the declared one."""
 
-    what: Literal["added", "removed", "retyped", "limits", "keys", "space", "clock"]
+    what: Literal["added", "removed", "retyped", "limits", "keys", "space", "clock", "personal"]
     subject: str
     detail: str
     compatible: bool = True
@@ -134,6 +134,10 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     return sorted(changes, key=lambda one: one.compatible)
 
 
+def _personal(feature: Mapping[str, Any]) -> bool:
+    return bool(feature.get("pii") or (feature.get("item") or {}).get("pii"))
+
+
 def _key_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
     if before["keys"] != now["keys"]:
         told = " becomes ".join(", ".join(f"{key} ({kind})" for key, kind in one["keys"]) for one in (before, now))
@@ -144,6 +148,9 @@ def _feature_changes(name: str, old: Mapping[str, Any] | None, new: Mapping[str,
     if old is None:
         yield Change("added", name, f"{new['kind']}; null until rows bring it", backfill=True)
         return
+    if _personal(old) != _personal(new):
+        told = "shown nowhere from now on" if _personal(new) else "its values were promised to stay unseen"
+        yield Change("personal", name, told, compatible=_personal(new))
     asked = str(old.get("made_from")).startswith("question") and old.get("made_from") == new.get("made_from")
     for what in _TYPE:
         if asked and what == "space" and old.get(what) != new.get(what):
@@ -204,7 +211,8 @@ def agree(view: FeatureView, logs: Logs) -> ViewPlan:
         raise RefusedError(message)
     if found.state != "same":
         said = canonical(shape(view)).decode()
-        row = {"key": digest([view.name, view.version, said, len(known)]), "name": view.name, "declaration": said}
+        written = len(logs.rows("views", f"name = {quoted(view.name)}"))
+        row = {"key": digest([view.name, view.version, said, written]), "name": view.name, "declaration": said}
         logs.put("views", {**row, "version": view.version})
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from lodestore.canary import Canaries
 from lodestore.chunking import Chunker, ready
 from lodestore.corpus import ChunkSync, Corpus, DocumentSync
 from lodestore.documents import DocumentSource, read
-from lodestore.errors import SourceError
+from lodestore.errors import ModelError, SourceError
 from lodestore.events import EventSource
 from lodestore.features import Features, Inputs, Published, Recorded
 from lodestore.locks import Locks
@@ -25,11 +26,14 @@ from lodestore.reembed import Filled, Filling, difference
 from lodestore.releases import Release, ReleaseLog, Slot
 from lodestore.spaces import FOLLOWED, Gap, Rebuilt, Spaces
 from lodestore.spec import FeatureView
-from lodestore.tables import embedding_schema
+from lodestore.tables import embedding_schema, view_table
 from lodestore.templates import Added, Templates
 from lodestore.versions import Versions, of_events, slot_of
 
 __all__ = ["Pipeline", "VersionHealth"]
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +137,20 @@ class Pipeline:
             return out + self.corpus.forget_sources(one.name for one in self._sources)
 
     def chunkers(self) -> list[Chunker]:
-        """The chunkers of every version that is kept up to date."""
-        found = (self.versions.chunker(version) for version in self.versions.maintained())
+        """The chunkers of every version that is kept up to date.
+
+        One that is not live and whose model is gone has none: filling it tells, after the others are filled.
+        """
+        found = (self._chunker(version) for version in self.versions.maintained())
         return list({chunker.id: chunker for chunker in found if chunker is not None}.values())
+
+    def _chunker(self, version: EmbeddingVersion) -> Chunker | None:
+        try:
+            return self.versions.chunker(version)
+        except ModelError:
+            if version.key in self.releases.live().embeddings.values():
+                raise
+            return None
 
     def cut_chunks(self) -> list[ChunkSync]:
         """The chunks of every chunker in use follow the documents."""
@@ -238,7 +253,22 @@ class Pipeline:
 
     def fill_maintained(self, *, progress: Progress | None = None) -> list[Filled]:
         """Live, predecessor and candidate versions are up to date, first versions built."""
-        return [self.fill(version, progress=progress) for version in self.versions.maintained()]
+        return self.each_maintained(lambda version: self.fill(version, progress=progress))
+
+    def each_maintained(self, act: Callable[[EmbeddingVersion], _T]) -> list[_T]:
+        """The act was done for every version that is kept up to date, live ones first.
+
+        One that fails, because its model is gone say, keeps no other from being done; its error is raised at the end.
+        """
+        states, done, errors = self.versions.states(), [], []
+        for version in sorted(self.versions.maintained(), key=lambda one: states.get(one.key) != "live"):
+            try:
+                done.append(act(version))
+            except ModelError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return done
 
     def health(self, version: EmbeddingVersion) -> VersionHealth:
         """Measure whether the version's table can serve."""
@@ -290,8 +320,27 @@ class Pipeline:
         }
 
     def _view_versions(self, live: Release) -> dict[Slot, object]:
-        declared = {name: view.version for name, view in self._features().catalog.latest.items()}
-        return {Slot("view", name): number for name, number in declared.items() if live.views.get(name) != number}
+        """The views to go live: those that have no live version yet, and newer ones that have rows and are not held."""
+        declared = self._features().catalog.latest.values()
+        return {Slot("view", one.name): one.version for one in declared if self._goes_live(one, live)}
+
+    def _goes_live(self, view: FeatureView, live: Release) -> bool:
+        now = live.views.get(view.name)
+        if now is None or now == view.version:
+            return now is None
+        held = {(hold.slot, hold.version) for hold in self.releases.holds()}
+        return (Slot("view", view.name), str(view.version)) not in held and self._store.count(view_table(view)) > 0
+
+    def promote_views(self, *, author: str = "features") -> Release | None:
+        """Newer versions of views are live as soon as they have rows; one release for all of them."""
+        if not self._view_versions(self.releases.live()):
+            return None
+        with self.writing("promoting versions of views"):
+            live = self.releases.live()
+            changes = self._view_versions(live)
+            if not changes:
+                return None
+            return self.releases.publish(changes, action="promote", author=author, reason="has rows", base=live)
 
     # -- templates
 

@@ -37,9 +37,15 @@ def promote(
     """
     base = project.releases.live()
     versions, others = _wanted(project, wanted, base)
-    return project.changes.promote(
+    release = project.changes.promote(
         *versions, author=author, by_name=True, accept_loss=accept_loss, reason=reason, also=others
     )
+    for hold in project.releases.holds():
+        if hold.slot.kind == "view" and str(others.get(hold.slot)) == hold.version:
+            project.releases.release_hold(
+                hold.slot, fingerprint=hold.fingerprint, version=hold.version, author=author, reason="promoted by name"
+            )
+    return release
 
 
 def _wanted(

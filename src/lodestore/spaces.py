@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
+from lodestore.declarations import complete
 from lodestore.errors import UnknownModelError, nearest
 from lodestore.events import TextRow
 from lodestore.logs import Logs
@@ -482,7 +483,9 @@ class Spaces:
         place, _, rest = where.partition("/")
         feature, _, key = rest.partition("/")
         name, _, number = place.partition("@")
-        view = self._catalog.views.get((name, int(number)))
+        pinned = (name, int(number))
+        # What was pushed to a version that is no longer declared has a history of its own, too.
+        view = self._catalog.views.get(pinned) or complete(self._catalog, self._logs).views.get(pinned)
         version = versions_of(self._logs).get(key)
         if view is None or version is None or feature not in view.features:
             return False

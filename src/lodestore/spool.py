@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Lock, Timer
 from typing import IO, Any
@@ -127,7 +127,10 @@ class Spool:
         except Timeout:
             return 0
         try:
-            done = self._logs.put_all(self._log, _read(file))
+            broken: list[str] = []
+            done = self._logs.put_all(self._log, _read(file, broken))
+            if broken:  # kept for whoever wants to look, and never in the way of the next rows
+                file.with_suffix(".broken").write_text("\n".join(broken), encoding="utf-8")
             # Only after the commit: a crash in between offers the rows again, whose keys are then taken.
             file.unlink(missing_ok=True)
         finally:
@@ -136,13 +139,19 @@ class Spool:
         return done
 
 
-def _read(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file; a last line that a crash cut short is none."""
+def _read(file: Path, broken: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a file; a last line that a crash cut short is none, any other that is no row goes to `broken`."""
     try:
-        lines: Iterable[str] = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:  # moved by another process
         return
-    for line in lines:
-        if line.endswith("\n"):
+    # Not splitlines(): it also cuts at characters that stand in texts, such as U+2028.
+    for line in text.split("\n")[:-1]:
+        try:
             row = json.loads(line)
-            yield {**row, "at": from_rfc3339(row["at"])} if "at" in row else row
+            found = {**row, "at": from_rfc3339(row["at"])} if "at" in row else row
+        except (ValueError, TypeError, KeyError):
+            if broken is not None:
+                broken.append(line)
+            continue
+        yield found

@@ -143,7 +143,10 @@ class Versions:
         """
         own = Chunker(identity, self._chunks)
         live = self._releases.live().embeddings.get(feature)
-        used = self.chunker(self.registered(live)) if live is not None else None
+        try:
+            used = self.chunker(self.registered(live)) if live is not None else None
+        except ModelError:  # the live model is gone, which is a reason to move off it
+            return own
         if used is None or used.options != self._chunks:
             return own
         mine = [one for one in reversed(self.all()) if (one.feature, one.label) == (feature, label)]

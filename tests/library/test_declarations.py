@@ -20,7 +20,8 @@ from lodestore.errors import RefusedError, UnknownFeatureError, UnknownViewError
 from lodestore.features import Features
 from lodestore.historical import historical
 from lodestore.logs import Logs
-from lodestore.project import open_project
+from lodestore.project import Project, open_project
+from lodestore.promotion import promote
 from lodestore.releases import ReleaseLog, Slot
 from lodestore.rows import checked_rows
 from lodestore.spec import Entity, FeatureView, category, embedding, integer, list_of, number, struct, text, timestamp
@@ -243,3 +244,55 @@ def _plan(folder: Path, *, as_json: bool = True) -> tuple[int, Any]:
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return result.returncode, json.loads(result.stdout) if as_json else result.stdout
+
+
+def test_what_became_personal_stays_so_when_a_newer_version_is_declared(house: House) -> None:
+    agree(view(email=text()), house.logs)
+
+    found = agree(view(email=text(pii=True)), house.logs)
+
+    old = complete(catalog_of([view(2, email=text())]), house.logs).view("v", 1)
+    assert [(one.what, one.compatible) for one in found.changes] == [("personal", True)]
+    assert old.features["email"].pii
+
+
+def test_what_was_personal_is_not_shown_within_the_same_version(house: House) -> None:
+    agree(view(email=text(pii=True)), house.logs)
+
+    with pytest.raises(RefusedError, match="email personal"):
+        agree(view(email=text()), house.logs)
+
+
+def test_a_declaration_that_goes_back_and_forth_is_remembered_as_it_is_now(house: House) -> None:
+    hours = [timedelta(hours=one) for one in (1, 2, 1, 2)]
+    for ttl in hours:
+        agree(view(ttl=ttl, age=integer()), house.logs)
+
+    assert [one.state for one in plan(catalog_of([view(ttl=hours[-1], age=integer())]), house.logs)] == ["same"]
+
+
+def test_a_newer_version_goes_live_once_it_has_rows_and_not_by_itself_after_a_rollback(
+    make_project: Callable[..., Path],
+) -> None:
+    folder, newer = make_project(settings=""), view(2, a=integer())
+
+    def opened(one: FeatureView) -> Project:
+        project = open_project(folder)
+        project.__dict__["catalog"] = catalog_of([one])
+        return project
+
+    opened(view(1, a=text())).pipeline.promote_first()
+    project = opened(newer)
+    early = project.pipeline.promote_first(), project.pipeline.promote_views()
+    row = {"user_id": "u1", "event_timestamp": project.clock() - timedelta(minutes=1), "a": 1}
+    project.features.record(newer, checked_rows(newer, [row], now=project.clock()))
+    with_rows = project.pipeline.promote_views()
+    project.changes.rollback(Slot("view", "v"), author="ann")
+    after = project.pipeline.promote_views(), project.pipeline.promote_first()
+    named = promote(project, {"v": "2"}, author="ann")
+
+    assert early == (None, None)
+    assert with_rows is not None
+    assert dict(with_rows.views) == {"v": 2}
+    assert after == (None, None)
+    assert (dict(named.views), project.releases.holds()) == ({"v": 2}, [])

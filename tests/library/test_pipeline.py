@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lodestore.errors import SourceError
+from lodestore.errors import ModelError, SourceError
 from lodestore.project import open_project
 from lodestore.releases import Slot
 from lodestore.tables import chunk_table, retired
@@ -275,3 +275,26 @@ def test_the_default_model_goes_the_whole_way(house):
     assert [one.touched for one in again] == [0, 0]
     assert answer(project, "How long until I get my money back?") == "handbook/billing.md"
     assert all(one.embedded for one in filled)
+
+
+def test_a_predecessor_whose_model_is_gone_does_not_keep_the_live_version_from_being_updated(house):
+    house.ingest()
+    house.promote("glove@1")
+    (house.root / "docs" / "new.md").write_text("# New\n\nA zebra is black and white.\n")
+    project = house.project
+    project.pipeline.read_documents()
+    project.pipeline.cut_chunks()
+    works = project.pipeline._embedder
+
+    def gone(version):
+        if version.label == "words@1":
+            message = "the endpoint of words@1 is gone"
+            raise ModelError(message)
+        return works(version)
+
+    project.pipeline._embedder = gone
+    with pytest.raises(ModelError, match="gone"):
+        project.pipeline.fill_maintained()
+
+    live = project.versions.registered(project.releases.live().embeddings["content"])
+    assert project.pipeline.health(live).healthy
