@@ -145,7 +145,7 @@ def test_a_new_store_takes_this_schema_version_and_keeps_it(connect, logs):
 def test_a_store_of_another_schema_version_is_refused_with_the_way_out(logs):
     logs.put("store", {"name": "schema_version", "value": "99"})
 
-    with pytest.raises(SchemaVersionError, match=r"schema version 99.*lodestore migrate"):
+    with pytest.raises(SchemaVersionError, match=r"schema version 99.*install the version"):
         logs.check_schema()
 
 

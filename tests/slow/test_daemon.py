@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,11 @@ def daemon(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         running = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
         yield running
         os.killpg(running.pid, signal.SIGTERM)
-        running.wait(60)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(60)
+        with suppress(ProcessLookupError):  # what took longer, on a busy machine
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
 
 
 def waited(for_what: Callable[[], bool], *, seconds: float) -> bool:
