@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lodestore.adapters.lance import PROBES, REFINE, LanceStore
+from lodestore.adapters.lance import EF, PROBES, REFINE, LanceStore
 from lodestore.past import PastTables, visible_at
 from lodestore.ranking import recall_by_share
 from lodestore.retrieval import COLUMNS, search
@@ -119,7 +119,7 @@ def speed(store: LanceStore, queries: np.ndarray) -> None:
 
     def bare(query: np.ndarray, where: str | None = None, *, exact: bool = False) -> object:
         asked = handle.search(query, vector_column_name="vector").distance_type("cosine").limit(10).select(columns)
-        asked = asked.bypass_vector_index() if exact else asked.refine_factor(REFINE).nprobes(PROBES)
+        asked = asked.bypass_vector_index() if exact else asked.refine_factor(REFINE).nprobes(PROBES).ef(EF)
         return (asked.where(where, prefilter=True) if where else asked).to_arrow()
 
     def ours(query: np.ndarray, where: str | None = None) -> object:

@@ -21,7 +21,7 @@ from lodestore.adapters.lance_reading import LanceReading
 from lodestore.errors import DimensionError, LodestoreError, StoreError, StoreWriteError
 from lodestore.tables import in_list, retired
 
-__all__ = ["INDEX_FROM", "PROBES", "REFINE", "TEXT_COLUMNS", "LanceStore", "Tail"]
+__all__ = ["EF", "INDEX_FROM", "PROBES", "REFINE", "TEXT_COLUMNS", "LanceStore", "Tail", "ef"]
 
 _T = TypeVar("_T")
 
@@ -32,6 +32,9 @@ INDEX_FROM = 20_000
 # find all of them, unfiltered and under filters that leave 50, 10 and 1 % of the rows.
 PROBES = 32
 REFINE = 4
+# How many neighbours the graph keeps in hand. At 1,000,000 x 384 the engine's own 1.5 x k x refine finds 0.82 of the ten
+# nearest in 8.9 ms, 128 finds 0.98, 256 all of them in 9.9 ms.
+EF = 256
 # What a text search looks into.
 TEXT_COLUMNS = ("title", "text")
 _IDS_PER_DELETE = 500
@@ -393,7 +396,7 @@ class LanceStore:
         def look(handle: Any, *, exact: bool) -> pa.Table:  # noqa: ANN401
             query = handle.search(np.asarray(vector, dtype=np.float32), vector_column_name="vector")
             query = query.distance_type("cosine").limit(k)
-            query = query.bypass_vector_index() if exact else query.refine_factor(REFINE).nprobes(PROBES)
+            query = query.bypass_vector_index() if exact else query.refine_factor(REFINE).nprobes(PROBES).ef(ef(k))
             if where is not None:
                 query = query.where(where, prefilter=True)
             if columns is not None:
@@ -537,11 +540,26 @@ class LanceStore:
         """How a search by vector goes through this table: exact, or with which index and how thoroughly."""
         if not self.indexed(name):
             return {"index": None}
-        return {"index": "IVF_HNSW_SQ", "nprobes": PROBES, "refine": REFINE, "unindexed": self.tail(name).unindexed}
+        return {
+            "index": "IVF_HNSW_SQ",
+            "nprobes": PROBES,
+            "refine": REFINE,
+            "ef": EF,
+            "unindexed": self.tail(name).unindexed,
+        }
 
     def indexed(self, name: str) -> bool:
         """Whether the table has an index over its vectors."""
         return self._on(name, "read", lambda handle: "vector" in _indexed_columns(handle))
+
+
+def ef(k: int) -> int:
+    """How wide the graph is searched for k rows: never less than what is refined.
+
+    >>> ef(10), ef(1_000)
+    (256, 6000)
+    """
+    return max(EF, 3 * k * REFINE // 2)
 
 
 def _of_other_length(error: StoreError, name: str) -> DimensionError | None:
