@@ -131,10 +131,10 @@ class Hit:
     vector_rank: int | None = None
     text_rank: int | None = None
     title_rank: int | None = None
-    # What each side said, told by --explain alone.
-    vector_score: float | None = field(default=None, metadata={"explained": True})
-    text_score: float | None = field(default=None, metadata={"explained": True})
-    fused_score: float | None = field(default=None, metadata={"explained": True})
+    # What each side said, told by --explain alone: no part of what was found.
+    vector_score: float | None = field(default=None, compare=False, metadata={"explained": True})
+    text_score: float | None = field(default=None, compare=False, metadata={"explained": True})
+    fused_score: float | None = field(default=None, compare=False, metadata={"explained": True})
     highlights: tuple[tuple[int, int], ...] = ()
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()

@@ -36,12 +36,17 @@ def view_window(project: Project, view: FeatureView, *, ago: timedelta = timedel
     held = project.tables.read(view_table(view), None, "false").column_names or view_schema(view).names
     columns = [one for one in ("event_id", *(one.name for one in view.stored)) if one in held]
     empty = view_schema(view).empty_table().select(columns)
-    if view.compute is not None:
+    if is_state(project, view):
         return empty if ago else _state(project, view, columns)
     end = project.clock() - ago
     where = f"event_timestamp > {_literal(end - span(project))} AND event_timestamp <= {_literal(end)}"
     found = project.tables.read(view_table(view), columns, where)
     return found if found.num_rows else empty
+
+
+def is_state(project: Project, view: FeatureView) -> bool:
+    """Whether the view is what a function makes of the store, and no event files tell what happened."""
+    return view.compute is not None and all(one.view != view.name for one in project.settings.events)
 
 
 def span(project: Project) -> timedelta:
@@ -64,7 +69,7 @@ def earlier(project: Project, view: FeatureView, *, windows: int) -> Iterator[pa
 
 def past(project: Project, view: FeatureView) -> list[pa.Table]:
     """The past windows with enough rows, oldest first; of large ones an evenly drawn part."""
-    if view.compute is not None or not project.tables.count(view_table(view)):
+    if is_state(project, view) or not project.tables.count(view_table(view)):
         return []
     rng = np.random.default_rng(0)
     return [_drawn(one, rng) for one in earlier(project, view, windows=HISTORY)][::-1]

@@ -133,7 +133,7 @@ def _page_of(origin: bytes | None, host: bytes) -> str:
     names = [] if origin is None else [_hostname(origin.decode("latin-1").partition("://")[2])]
     name = _hostname(host.decode("latin-1"))
     names += [name] if "." in name else []
-    return next((one for one in names if not is_loopback(one)), "")
+    return next((one or "no name" for one in names if not is_loopback(one)), "")
 
 
 def _hostname(host: str) -> str:
