@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
+from lodestore.errors import UnavailableError
 from lodestore.live import Live
 from lodestore.releases import Release
 
@@ -82,6 +83,7 @@ class Snapshots:
         """Look at the log once; tells whether another release serves now. A failure is kept in `state`."""
         try:
             newest = self._watch()
+            _refuse_going_back(self._newest, newest.generation)
             self._checked = time.monotonic()
             self._newest = newest.generation
             if self._live is not None and newest.id == self._live.release.id:
@@ -106,3 +108,10 @@ class Snapshots:
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             self.refresh()
+
+
+def _refuse_going_back(known: int, found: int) -> None:
+    """The log only grows: one that has become shorter is a store that is away, or another one in its place."""
+    if found < known:
+        message = f"the release log ends at {found}, and {known} was read from it before; see that the store is there"
+        raise UnavailableError(message)

@@ -85,3 +85,14 @@ def test_the_watch_takes_up_a_release_by_itself(log: Log) -> None:
     snapshots.stop()
 
     assert snapshots.current().release.generation == 7
+
+
+def test_a_log_that_became_shorter_is_a_store_that_is_away(log: Log) -> None:
+    snapshots = Snapshots(watch=log.watch, warm=log.warm)
+    snapshots.current()
+    log.newest = release(0)
+
+    assert not snapshots.refresh()
+
+    assert snapshots.current().release.generation == 1
+    assert "the release log ends at 0, and 1 was read" in str(snapshots.state().trouble)

@@ -39,7 +39,7 @@ class Visitor:
 
     def run(self):
         while not self.stop.is_set():
-            with httpx.Client(base_url=self.url, timeout=20) as http:
+            with httpx.Client(base_url=self.url, timeout=150) as http:
                 self.worker = ""
                 self.visit(http)
 
@@ -88,7 +88,9 @@ def workers_of(pid):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_its_own_connections_alone_and_is_replaced(tmp_path):
+def test_a_worker_that_is_killed_costs_its_own_connections_alone_and_is_replaced(tmp_path, monkeypatch):
+    # However slow this machine is, a worker that starts is waited for.
+    monkeypatch.setenv("LODESTORE_SERVE__SEARCH_WAIT", "120")
     with serving(build(tmp_path), "--workers", "2") as (url, process):
         until(lambda: len(workers_of(process.pid)) == 2, 30)
         stop = threading.Event()

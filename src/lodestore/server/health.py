@@ -40,7 +40,7 @@ async def readyz(call: Call) -> Answer:
 def _parts(call: Call) -> dict[str, dict[str, str]]:
     serving = call.serving
     open_ = call.live is not None and serving.access.known
-    features = ("degraded", "the online store does not answer") if serving.features.down else ("ready", "")
+    features = ("degraded", "the online store does not answer") if serving.features.lost else ("ready", "")
     parts = {"features": features if open_ else ("loading", serving.why_closed()), "search": serving.search_state()}
     return {name: {"state": state} | ({"why": why} if why else {}) for name, (state, why) in parts.items()}
 

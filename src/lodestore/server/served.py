@@ -38,6 +38,8 @@ class ServedFeatures(Features):
     """Features whose online store may be away: every value is then null, with the status UNAVAILABLE."""
 
     _down_until = 0.0
+    lost = False
+    """Whether the online store failed and has not answered since."""
     _known: Mapping[int, Release] = MappingProxyType({})
 
     def know(self, release: Release) -> None:
@@ -63,9 +65,12 @@ class ServedFeatures(Features):
         """The features of these entities; nulls when the online store is away."""
         if not self.down:
             try:
-                return super().online(refs, entities, inputs=inputs, release=release)
+                found = super().online(refs, entities, inputs=inputs, release=release)
             except (StoreError, UnavailableError) as error:
                 self._failed(error)
+            else:
+                self.lost = False
+                return found
         return self._nothing(refs, entities, release)
 
     def seen(
@@ -87,10 +92,21 @@ class ServedFeatures(Features):
         except (StoreError, UnavailableError) as error:
             self._failed(error)
 
+    def probe(self) -> None:
+        """A store that was lost is asked whether it is back; for a thread."""
+        if not self.lost:
+            return
+        try:
+            self._online.ping()
+        except (StoreError, UnavailableError):
+            return
+        self.lost, self._down_until = False, 0.0
+        _log.warning("the online store answers again")
+
     def _failed(self, error: Exception) -> None:
-        if not self.down:
+        if not self.lost:
             _log.warning("the online store does not answer: %s", error)
-        self._down_until = time.monotonic() + _PAUSE_SECONDS
+        self.lost, self._down_until = True, time.monotonic() + _PAUSE_SECONDS
 
     def _nothing(
         self, refs: Sequence[str | FeatureRef], entities: Mapping[str, Sequence[str | int]], release: int

@@ -309,6 +309,7 @@ class Serving:
             return
         self.snapshots.start()
         while not self._stopping.wait(self.options.tick):
+            self.features.probe()
             self._try(self._tick)
 
     def _first(self) -> None:
