@@ -17,6 +17,7 @@ from lodestore.addresses import shown
 from lodestore.chunking import Chunk, Chunker, embedded_text
 from lodestore.documents import Document, DocumentSource, Reading, Rejected
 from lodestore.logs import Logs
+from lodestore.parsing import shortened
 from lodestore.ports import Clock, OfflineStore
 from lodestore.tables import CHUNKS, DOCUMENTS, chunk_table, in_list, quoted, retired, retired_schema
 from lodestore.wire import digest, dumps
@@ -277,7 +278,7 @@ def _problem(source: DocumentSource, reading: Reading, gone: Sequence[str], know
     if gone and nameless:
         return (
             f"{len(gone)} documents of source {source.name!r} were not found, but {len(nameless)} rows without a "
-            f"readable id may be they (first: {nameless[0].uri}, {nameless[0].detail}); nothing was retired. "
+            f"readable id may be they (first: {shortened(nameless[0].uri)}, {nameless[0].detail}); nothing was retired. "
             "Mend the rows and run again"
         )
     if len(gone) <= source.max_retire * len(known):

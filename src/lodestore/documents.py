@@ -25,7 +25,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from lodestore.addresses import hidden, shown
 from lodestore.errors import SettingsError, SourceError, nearest
-from lodestore.parsing import DOCUMENTS, ROWS, Parsed, Reason, Record, Unparsed, mime_of, one_line, parse, records
+from lodestore.parsing import (
+    DOCUMENTS,
+    ROWS,
+    Parsed,
+    Reason,
+    Record,
+    Unparsed,
+    mime_of,
+    one_line,
+    parse,
+    records,
+    shortened,
+)
 from lodestore.spec import checked_name
 from lodestore.wire import digest, dumps, jsonable
 
@@ -185,7 +197,7 @@ def read(source: DocumentSource, *, root: Path, now: datetime) -> Reading:
 
 
 def _duplicate(later: Document, first: Document) -> Rejected:
-    detail = f"{first.uri} has this id already, and came first"
+    detail = f"{shortened(first.uri)} has this id already, and came first"
     return Rejected(later.source, later.uri, later.document_id, "duplicate_id", detail)
 
 
@@ -490,7 +502,7 @@ def _from_row(source: DocumentSource, row: Record, origin: _Origin) -> Document 
     fault = _row_fault(source, document_id, text)
     if document_id is None or fault is not None:
         column = _column(source, row.values, "id")
-        why = fault or Unparsed("missing_id", f"its {column} is {key!r}; an id is a text or a number")
+        why = fault or Unparsed("missing_id", f"its {column} is {_kind(key)}; an id is a text or a number")
         return _refused(source, document_id, uri, replace(why, detail=f"line {row.line}: {why.detail}"))
     here = replace(origin, document_id=document_id, uri=uri)
     try:
@@ -499,6 +511,13 @@ def _from_row(source: DocumentSource, row: Record, origin: _Origin) -> Document 
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         why = Unparsed("unparsable", f"line {row.line}: {_short(error)}")
         return _refused(source, document_id, uri, why)
+
+
+def _kind(key: object) -> str:
+    """What stands where an id should; its values may be part of the document, and are not told."""
+    if key is None:
+        return "nothing"
+    return "empty" if isinstance(key, str) else f"of type {type(key).__name__}"
 
 
 def _row_fault(source: DocumentSource, document_id: str | None, text: object) -> Unparsed | None:

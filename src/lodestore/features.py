@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
@@ -75,13 +75,14 @@ _RESOLVED = "resolved"
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of rows that were offered to a view's history."""
+    """What became of rows that were offered to a view's history; `due` is when the first early one can be offered again."""
 
     view: str
     read: int
     added: int
     known: int
     problems: tuple[str, ...] = ()
+    due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ class Features:
         """The source's new rows are in the history; bad ones are rejects and stop nothing else.
 
         A file is read again when it changes, or when what is made of it does: the source's columns,
-        the view's version or its features.
+        the view's version or its features, or when a row that lay in the future no longer does.
         """
         view = self.catalog.view(source.view)
         total = Recorded(view.name, 0, 0, 0)
@@ -204,15 +205,20 @@ class Features:
         for file in found:
             mark = f"events/{source.name}/{_namespace(view)}/{file.path}"
             state = digest([file.state, source.columns, _shape(view)])
-            if self._mark(mark) == state:
+            if self._is_read(mark, state):
                 continue
             step, readable = self._record_file(view, source, file.path, rejects.setdefault(str(file.path), {}))
             total = _sum(total, step)
             self._note_rejects(source.name, {str(file.path): rejects[str(file.path)]})
             if readable:
-                self._set_mark(mark, state)
+                self._set_mark(mark, state if step.due is None else f"{state} {_micros(step.due)}")
         self._forget_rejects(source.name, {str(file.path) for file in found})
         return total
+
+    def _is_read(self, mark: str, state: str) -> bool:
+        """Whether the file was read in this state, and no row of it waited for a time that has come."""
+        known, _, due = (self._mark(mark) or "").partition(" ")
+        return known == state and (not due or _micros(self._clock()) < int(due))
 
     def _record_file(
         self, view: FeatureView, source: events.EventSource, path: Path, rejects: dict[int, str]
@@ -251,7 +257,7 @@ class Features:
         for feature, column in vectors.items():
             self._spaces.record(view, feature, table, [(place[at], one) for at, one in column if at in place])
         added = self.record(view, table)
-        return Recorded(view.name, len(step), added, table.num_rows - added)
+        return Recorded(view.name, len(step), added, table.num_rows - added, due=found.due)
 
     def compute(self, view: FeatureView, inputs: Inputs) -> Recorded:
         """What the view's function makes of its inputs is in the history, where it is new."""
@@ -532,8 +538,8 @@ class Features:
     def drain(self, *, limit: int = 10_000) -> int:
         """Journalled rows are in their histories, and only then gone from the journal; returns how many.
 
-        Rows that no longer fit their view are rejects. Rows of a view that is no longer declared stay in
-        the journal, and an error names the view. One process drains at a time; the others wait for it.
+        Rows that no longer fit their view are rejects. Rows of a view that nobody knows stay in the journal,
+        with those behind them, and an error names the view. One process drains at a time; the others wait for it.
         """
         with self._locks.hold("drain", "draining the journal") if self._locks else nullcontext():
             return self._drain(limit)
@@ -542,11 +548,14 @@ class Features:
         moved = 0
         while entries := self._online.journal_read(limit):
             waiting = self._drain_step(entries)
+            # The journal ends at a sequence: what lies behind a row that waits is offered again, and known by its event id.
+            first = next((at for at, one in enumerate(entries) if one.namespace in waiting), len(entries))
+            if first:
+                self._online.journal_ack(entries[first - 1].sequence)
             if waiting:
                 known = [_namespace(view) for view in self.catalog.views.values()]
                 note = "; journalled rows wait for it: declare it again until they are drained"
                 raise UnknownViewError(waiting[0], known, note=note)
-            self._online.journal_ack(entries[-1].sequence)
             moved += len(entries)
             if len(entries) < limit:
                 break
@@ -787,13 +796,14 @@ def _each(wrong: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, str]]:
 
 def _sum(one: Recorded, other: Recorded) -> Recorded:
     counts = (one.read + other.read, one.added + other.added, one.known + other.known)
-    return Recorded(one.view, *counts, problems=one.problems + other.problems)
+    due = min((early for early in (one.due, other.due) if early is not None), default=None)
+    return Recorded(one.view, *counts, problems=one.problems + other.problems, due=due)
 
 
 def _with_problems(total: Recorded, name: str, rejects: Mapping[int, str], *, word: str = "line") -> Recorded:
     """Line 0 stands for the whole of the file."""
     told = [f"{name}, {word} {line}: {why}" if line else f"{name}: {why}" for line, why in sorted(rejects.items())]
-    return Recorded(total.view, total.read, total.added, total.known, tuple(told))
+    return replace(total, problems=tuple(told))
 
 
 def _one_more(view: FeatureView, before: OnlineRow | None, *, at: datetime, event_id: bytes) -> OnlineRow:

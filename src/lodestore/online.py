@@ -41,6 +41,7 @@ from lodestore.spec import Feature, Kind
 __all__ = [
     "BATCH_BYTES",
     "BATCH_ROWS",
+    "SCHEMES",
     "STAMP",
     "Addressed",
     "Delivery",
@@ -81,6 +82,9 @@ Key: TypeAlias = tuple[str | int, ...]
 BATCH_ROWS: Final = 1_000
 BATCH_BYTES: Final = 1 << 20
 """The most that one transaction writes: with either limit it holds the writer lock for some 10 ms."""
+
+SCHEMES: Final = ("redis://", "rediss://", "valkey://", "valkeys://")
+"""How the address of an online store on a server begins."""
 
 STAMP: Final = slice(1, 17)
 """Where a stored row carries its timestamps; comparing these bytes compares the times."""

@@ -28,7 +28,19 @@ if TYPE_CHECKING:
     from docx.table import _Cell, _Row
     from markdown_it.token import Token
 
-__all__ = ["DOCUMENTS", "ROWS", "Parsed", "Reason", "Record", "Unparsed", "mime_of", "one_line", "parse", "records"]
+__all__ = [
+    "DOCUMENTS",
+    "ROWS",
+    "Parsed",
+    "Reason",
+    "Record",
+    "Unparsed",
+    "mime_of",
+    "one_line",
+    "parse",
+    "records",
+    "shortened",
+]
 
 Reason = Literal[
     "empty",
@@ -68,6 +80,7 @@ _FOREIGN = re.compile("[\udc80-\udcff]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _UNPACKED = 200_000_000  # bytes; a small DOCX can claim to hold terabytes
 _BATCH = 512
+_TOLD = 80
 
 # pypdf tells every oddity of a damaged file to its logger; the reject already says what matters.
 logging.getLogger("pypdf").addHandler(logging.NullHandler())
@@ -131,6 +144,11 @@ def one_line(value: object) -> str | None:
     if isinstance(value, date):  # datetime is one too
         return value.isoformat()
     return " ".join(str(value).split()) or None
+
+
+def shortened(text: str) -> str:
+    """The text as a message tells it: an id may be a whole page."""
+    return text if len(text) <= _TOLD else f"{text[:_TOLD]}..."
 
 
 def parse(data: bytes, mime: str) -> Parsed | Unparsed:

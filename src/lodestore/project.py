@@ -24,7 +24,7 @@ from lodestore.live import Live
 from lodestore.locks import Locks
 from lodestore.logs import Logs, utc_now
 from lodestore.models import EmbeddingVersion
-from lodestore.online import OnlineStore
+from lodestore.online import SCHEMES, OnlineStore
 from lodestore.outcomes import Outcomes
 from lodestore.past import Past
 from lodestore.pipeline import Pipeline
@@ -85,7 +85,7 @@ class Project:
         from lodestore.adapters.lmdb import LmdbOnlineStore
 
         url = self.settings.online.url
-        if url.startswith(("redis://", "rediss://", "valkey://")):
+        if url.startswith(SCHEMES):
             from lodestore.adapters.valkey import ValkeyOnlineStore
 
             return ValkeyOnlineStore.open(url)

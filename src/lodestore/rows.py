@@ -55,10 +55,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRows:
-    """The good rows as a table of the view's columns, and what is wrong with the others."""
+    """The good rows as a table of the view's columns, and what is wrong with the others.
+
+    `due` is when the first of those that lie in the future no longer does.
+    """
 
     table: pa.Table
     problems: tuple[Problem, ...]
+    due: datetime | None = None
 
 
 class _WrongError(ValueError):
@@ -84,7 +88,8 @@ def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> C
     offered = rows if isinstance(rows, Sequence) else list(rows)
     given = _mappings(offered, faults, view.derive)
     broken = set(faults)
-    readers = _readers(view, now, untyped=any(isinstance(one, TextRow) for one in offered))
+    early: list[datetime] = []
+    readers = _readers(view, now, early, untyped=any(isinstance(one, TextRow) for one in offered))
     _unknown_columns(given, readers.keys(), {one.name for one in view.embeddings}, faults)
     columns = {name: _column(name, given, read, faults) for name, read in readers.items()}
     for name in (*view.entity.keys, "event_timestamp"):
@@ -93,7 +98,7 @@ def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> C
     if bad:
         columns = {name: [one for at, one in enumerate(all_) if at not in bad] for name, all_ in columns.items()}
     problems = tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
-    return CheckedRows(_table(view, columns, now), problems)
+    return CheckedRows(_table(view, columns, now), problems, min(early) - MAX_AHEAD if early else None)
 
 
 def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> CheckedRows:
@@ -185,11 +190,12 @@ def check_value(feature: Feature, value: object) -> str | None:
 # Columns
 
 
-def _readers(view: FeatureView, now: datetime, *, untyped: bool) -> dict[str, _Reader]:
+def _readers(view: FeatureView, now: datetime, early: list[datetime], *, untyped: bool) -> dict[str, _Reader]:
+    """What reads each column; times that lie in the future are added to `early`."""
     readers: dict[str, _Reader] = {}
     for key, kind in zip(view.entity.keys, view.entity.types, strict=True):
         readers[key] = _key_text if kind == "string" else partial(_integer, wide=True, texts=untyped)
-    readers |= dict.fromkeys(_TIMES, partial(_time, latest=now + MAX_AHEAD))
+    readers |= dict.fromkeys(_TIMES, partial(_time, latest=now + MAX_AHEAD, early=early))
     readers["event_id"] = _event_id
     return readers | {one.name: _guarded(one, _reader(one, untyped=untyped)) for one in view.stored}
 
@@ -348,9 +354,10 @@ def _event_id(value: object) -> str:
     return _unicode(value)
 
 
-def _time(value: object, *, latest: datetime) -> datetime:
+def _time(value: object, *, latest: datetime, early: list[datetime]) -> datetime:
     moment = _moment(value)
     if moment > latest:
+        early.append(moment)
         ahead = moment - latest + MAX_AHEAD
         message = f"{moment.isoformat()} lies {ahead} in the future; the clock of the source is wrong"
         raise _WrongError(message)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lodestore.alerts import alerts_of
-from lodestore.errors import LodestoreError, ModelError
+from lodestore.errors import LodestoreError, ModelError, StoreError, UnavailableError
 from lodestore.models import EmbeddingVersion
 from lodestore.project import Project
 from lodestore.prompts import read_folder, version_key
@@ -42,6 +42,7 @@ class Status:
     documents: Mapping[str, int]
     chunks: int
     views: tuple[Mapping[str, Any], ...]
+    online: Mapping[str, str]
     checks: Checks
     alerts: tuple[Mapping[str, Any], ...]
 
@@ -57,9 +58,19 @@ def status(project: Project) -> Status:
         project.corpus.figures(),
         _chunks(project, live),
         tuple(project.features.figures()),
+        _online(project),
         checks_of(project.logs.rows("checks")),
         tuple(_alerts(project.logs.rows("alerts"))),
     )
+
+
+def _online(project: Project) -> dict[str, str]:
+    """Whether the online store answers; nothing else of the status needs it."""
+    try:
+        project.online.ping()
+    except (StoreError, UnavailableError) as error:
+        return {"state": "unavailable", "detail": str(error)}
+    return {"state": "ready", "detail": ""}
 
 
 def release_json(project: Project, release: Release) -> dict[str, Any]:

@@ -788,8 +788,21 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_store_stays_whole(tmp_pat
 
 
 def test_a_server_that_is_away_is_unavailable():
+    store = ValkeyOnlineStore.open("redis://user:secret@127.0.0.1:1/0")
+
     with pytest.raises(UnavailableError, match=r"redis://127.0.0.1:1/0 does not answer"):
-        ValkeyOnlineStore.open("redis://user:secret@127.0.0.1:1/0")
+        store.ping()
+
+
+def test_another_schema_on_the_server_is_named_at_the_first_use(server):
+    name = f"t{next(names)}"
+    server.client().set(f"{{{name}}}:schema", "9")
+
+    store = ValkeyOnlineStore.open(server.connection_url, name=name)
+
+    with pytest.raises(SchemaVersionError, match="schema 9, this version reads 1"):
+        store.read(VIEW, [("u1",)])
+    store.close()
 
 
 def test_a_url_of_another_kind_is_refused_without_its_password():

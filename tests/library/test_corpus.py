@@ -275,6 +275,15 @@ def test_a_row_without_a_readable_id_may_be_the_missing_document(corpus, store):
     assert live(store) == ["docs/a", "docs/b"]
 
 
+def test_the_row_that_may_be_the_missing_document_is_told_in_short(corpus):
+    corpus.sync(SOURCE, reading(document("a"), document("b")))
+
+    done = corpus.sync(SOURCE, reading(document("b"), rejects=[refused("r" * 500, named=False)]))
+
+    assert "r" * 70 in done.problem
+    assert "r" * 81 not in done.problem
+
+
 def test_a_row_without_an_id_is_no_problem_while_nothing_is_missing(corpus):
     done = corpus.sync(SOURCE, reading(document("b"), rejects=[refused("rows.jsonl", named=False)]))
 

@@ -372,6 +372,31 @@ def test_jsonl_rows_are_documents_and_bad_ones_are_told(tmp_path):
     assert found.complete
 
 
+def test_what_stands_in_the_column_of_ids_is_told_by_its_type_alone(tmp_path):
+    secret = "the salary of Ann"
+    rows = [{"id": {"text": secret}, "text": "x"}, {"id": [secret], "text": "x"}, {"id": None, "text": "x"}]
+    write(tmp_path, {"r.jsonl": "\n".join(map(json.dumps, rows))})
+
+    found = reading(tmp_path, "r.jsonl")
+
+    assert [one.reason for one in found.rejects] == ["missing_id"] * 3
+    assert secret not in str(found)
+    assert [one.detail for one in found.rejects] == [
+        f"line {line}: its id is {what}; an id is a text or a number"
+        for line, what in ((1, "of type dict"), (2, "of type list"), (3, "nothing"))
+    ]
+
+
+def test_an_id_is_cut_where_a_reject_tells_it(tmp_path):
+    row = json.dumps({"id": "i" * 500, "text": "x"})
+    write(tmp_path, {"r.jsonl": f"{row}\n{row}\n"})
+
+    (reject,) = reading(tmp_path, "r.jsonl").rejects
+
+    assert reject.document_id == "s/" + "i" * 500
+    assert reject.detail == "r.jsonl#" + "i" * 72 + "... has this id already, and came first"
+
+
 COLUMNS = {"id": "key", "text": "body", "vector": "emb", "lang": "language_code"}
 
 

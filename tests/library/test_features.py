@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -244,6 +245,38 @@ def test_a_reject_is_resolved_once_its_line_is_mended(house: House) -> None:
     house.features.record_events(SOURCE, root=house.root)
 
     assert sorted(open_rejects(house)) == ["a.jsonl#2"]
+
+
+def test_a_row_from_the_future_is_read_again_once_its_time_has_come(house: House) -> None:
+    early = {**line("u2"), "event_timestamp": "2026-07-01T14:00:00Z"}
+    far = {**line("u3"), "event_timestamp": "2026-07-02T14:00:00Z"}
+    jsonl(house.root / "a.jsonl", line("u1"), early, far)
+    first = house.features.record_events(SOURCE, root=house.root)
+
+    house.clock.advance(HOUR)
+    too_early = house.features.record_events(SOURCE, root=house.root)
+    house.clock.advance(HOUR)
+    second = house.features.record_events(SOURCE, root=house.root)
+    told = sorted(open_rejects(house))
+    house.clock.advance(24 * HOUR)
+    third = house.features.record_events(SOURCE, root=house.root)
+    after = house.features.record_events(SOURCE, root=house.root)
+
+    assert (first.added, too_early.read, second.added, told) == (1, 0, 1, ["a.jsonl#3"])
+    assert (third.added, after.read, open_rejects(house)) == (1, 0, {})
+
+
+def test_a_file_is_read_when_the_first_of_its_rows_from_the_future_is_due(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ROWS_PER_STEP", 1)
+    times = ["2026-07-03T00:00:00Z", "2026-07-01T13:00:00Z", "2026-07-02T00:00:00Z"]
+    jsonl(house.root / "a.jsonl", *({**line("u1"), "event_timestamp": one} for one in times))
+    house.features.record_events(SOURCE, root=house.root)
+
+    house.clock.advance(HOUR)
+
+    assert house.features.record_events(SOURCE, root=house.root).added == 1
 
 
 def test_a_file_that_is_gone_rejects_nothing(house: House) -> None:
@@ -731,6 +764,16 @@ def test_questions_are_counted_once_for_each_request(any_house: House) -> None:
     assert any_house.value("user_activity:last_active", "u1") == NOON + SECOND
 
 
+def test_questions_of_one_user_at_once_are_each_counted(any_house: House) -> None:
+    def ask(number: int) -> None:
+        any_house.features.seen("u1", request_id=f"r{number}", at=NOON)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(64)))
+
+    assert count(any_house) == 64
+
+
 def test_a_new_session_begins_once_the_old_one_has_expired(house: House) -> None:
     house.features.seen("u1", request_id="r1", at=house.clock())
     house.clock.advance(2 * HOUR)
@@ -823,6 +866,18 @@ def test_rows_of_a_view_that_is_no_longer_declared_wait_in_the_journal(house: Ho
 
     assert house.online.journal_size() == 2
     assert house.offline.count("fv__profile__v1") == 1
+
+
+def test_what_was_drained_before_a_row_that_waits_is_acknowledged(any_house: House) -> None:
+    push(any_house, "profile@1", "u1", age=1)
+    push(any_house, "profil@1", "u2", age=2)
+    push(any_house, "profile@1", "u3", age=3)
+
+    with pytest.raises(UnknownViewError):
+        any_house.features.drain()
+
+    assert [one.namespace for one in any_house.online.journal_read(10)] == ["profil@1", "profile@1"]
+    assert any_house.offline.count("fv__profile__v1") == 2
 
 
 # Figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lodestore.catalog import catalog_of
 from lodestore.errors import InvalidRowsError, RequestError
 from lodestore.events import EventSource
 from lodestore.historical import historical
@@ -22,7 +24,7 @@ from lodestore.online import Status
 from lodestore.project import Project, open_project
 from lodestore.publishing import publish
 from lodestore.releases import Slot
-from lodestore.spaces import HALF_LIFE, blended, running_means
+from lodestore.spaces import HALF_LIFE, blended, running_means, value_table
 from lodestore.tables import MOMENT
 from lodestore.testing import FrozenClock
 from lodestore.vectors import mean_direction
@@ -167,6 +169,23 @@ def test_questions_are_embedded_again_from_their_stored_texts(project: Project) 
     assert np.allclose(mean, wanted.mean(axis=0), atol=1e-3)
     assert status is Status.PRESENT
     assert sum(one.embedded for one in publish(changed).vectors) == 0
+
+
+def test_questions_that_were_asked_before_a_new_version_of_the_view_still_reach_their_history(project: Project) -> None:
+    ask(project, "where are trains booked")
+    project.features.drain()
+    ask(project, "when does the dishwasher run")
+    waiting = project.online.journal_size()
+    newer = open_project(project.settings.root)
+    views = dict(newer.catalog.views)
+    views["user_activity", 2] = replace(views.pop(("user_activity", 1)), version=2)
+    newer.__dict__["catalog"] = catalog_of(views.values())
+
+    moved = newer.features.drain()
+
+    table = value_table(project.catalog.view("user_activity"), "last_query_embedding", project.live().version().key)
+    assert (moved, newer.online.journal_size()) == (waiting, 0)
+    assert newer.tables.count(table) == 2
 
 
 def test_a_question_whose_text_is_not_kept_stays_with_its_version(project: Project) -> None:

@@ -6,16 +6,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lodestore.alerts import Alert
+from lodestore.cli import run
 from lodestore.doctor import examine
+from lodestore.errors import UnavailableError
 from lodestore.init import begin
 from lodestore.project import Project
+from lodestore.rows import checked_rows
 from lodestore.settings import load
 from lodestore.status import checks_of, status
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 KEYS = {
-    "release", "declared", "holds", "versions", "documents", "chunks", "views", "checks", "alerts"
+    "release", "declared", "holds", "versions", "documents", "chunks", "views", "online", "checks", "alerts"
 }  # fmt: skip
 
 
@@ -103,6 +106,50 @@ def test_a_model_that_is_not_installed_does_not_keep_the_status_from_showing(bui
 
     assert {one["state"] for one in status(broken).versions} == {"live"}
     assert codes(broken)["model_unavailable"] == "error"
+
+
+AWAY = "redis://me:hush@127.0.0.1:1/0"
+
+
+def away(project, url=AWAY):
+    """The same project, with an online store at that address."""
+    return Project(replace(project.settings, online=replace(project.settings.online, url=url)), clock=lambda: NOW)
+
+
+def test_an_online_store_that_is_away_is_marked_and_everything_else_is_shown(built):
+    found, whole = status(away(built)), status(built)
+
+    assert (whole.online["state"], found.online["state"]) == ("ready", "unavailable")
+    assert "does not answer" in found.online["detail"]
+    assert "hush" not in str(found.online)
+    assert replace(found, online=whole.online) == whole
+
+
+def test_the_status_command_exits_0_while_the_online_store_is_away(built, monkeypatch, capsys):
+    monkeypatch.setenv("LODESTORE_ONLINE__URL", AWAY)
+    monkeypatch.setenv("LODESTORE_HOME", str(built.settings.local.parent))
+
+    code = run(["--config", str(built.settings.root), "status"])
+
+    assert (code, "does not answer" in capsys.readouterr().out) == (0, True)
+
+
+def test_events_are_recorded_while_the_online_store_is_away(project):
+    project = away(project)
+    view = project.catalog.view("user_profile")
+    row = {"user_id": "late", "event_timestamp": NOW - timedelta(minutes=1)}
+
+    added = project.features.record(view, checked_rows(view, [row], now=NOW))
+
+    assert added == 1
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
+def test_every_address_that_the_adapter_takes_may_stand_in_the_settings(built, scheme):
+    project = away(built, f"{scheme}://127.0.0.1:1/0")
+
+    with pytest.raises(UnavailableError, match="does not answer"):
+        project.online.ping()
 
 
 def test_a_check_that_passed_again_is_not_failing():

@@ -23,6 +23,7 @@ from lodestore.errors import (
 )
 from lodestore.online import (
     BATCH_ROWS,
+    SCHEMES,
     Delivery,
     JournalEntry,
     Key,
@@ -113,17 +114,17 @@ class ValkeyOnlineStore:
         self._script = client.register_script(_WRITE)
         self._changing = client.register_script(_CHANGE)
         self._closed = False
-        self._check_schema()
+        self._checked = False
 
     @classmethod
     def open(cls, url: str, *, name: str = "lodestore", timeout: float = _TIMEOUT) -> ValkeyOnlineStore:
         """A store on the server of that URL; stores of different names do not see each other.
 
-        The URL begins with redis://, rediss://, valkey:// or valkeys://. A server that does not answer within
-        `timeout` seconds is an UnavailableError.
+        The URL begins with one of `SCHEMES`. The server is asked at the first use, so that what needs no online row
+        works without it; one that then does not answer within `timeout` seconds is an UnavailableError.
         """
         scheme, colon, rest = url.partition("://")
-        if not colon or scheme not in {"redis", "rediss", "valkey", "valkeys"}:
+        if not colon or f"{scheme}://" not in SCHEMES:
             message = f"[online] url {_without_password(url)!r}: write redis://HOST:PORT/DB or rediss://HOST:PORT/DB"
             raise SettingsError(message)
         address = f"{scheme.replace('redis', 'valkey')}://{rest}"
@@ -131,13 +132,13 @@ class ValkeyOnlineStore:
         return cls(client, name=name, where=_without_password(url))
 
     def _check_schema(self) -> None:
-        with self._asking() as client:
-            client.setnx(self._tag + b"schema", _SCHEMA)
-            schema = client.get(self._tag + b"schema")
+        self._client.setnx(self._tag + b"schema", _SCHEMA)
+        schema = self._client.get(self._tag + b"schema")
         if schema != _SCHEMA:
             message = f"online store {self._where} has schema {schema.decode()}, this version reads "
             message += f"{_SCHEMA.decode()}; clear it and materialize again, or use another name"
             raise SchemaVersionError(message)
+        self._checked = True
 
     @contextmanager
     def _asking(self) -> Iterator[valkey.Valkey]:
@@ -145,6 +146,8 @@ class ValkeyOnlineStore:
             message = f"online store {self._where} is closed; open it again"
             raise StoreError(message)
         try:
+            if not self._checked:
+                self._check_schema()
             yield self._client
         except (valkey.ConnectionError, valkey.TimeoutError) as error:
             message = f"online store {self._where} does not answer ({error}); start it, or set [online] url to lmdb"

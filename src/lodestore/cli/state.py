@@ -39,6 +39,8 @@ def _status_page(found: Status, store: str) -> Iterator[Block]:
     yield Table(columns, rows, title="Embedding versions", empty="none yet; run: lodestore run ingest")
     yield _slots(found)
     yield _views(found)
+    if found.online["state"] != "ready":
+        yield f"Online values are unavailable: {found.online['detail']}"
     yield from _held(found)
     yield from _checks(found)
 
