@@ -95,16 +95,9 @@ def hits(found: SearchResult) -> None:
 
 
 def trust(project: Project, found: SearchResult) -> None:
-    """Why the last hit is not the first, and how well the golden queries are answered."""
-    from lodestore.evaluation import evaluate
-
+    """Why the last hit is not the first."""
     last = found.hits[-1].document_id
     print(f"  why not {last}? {project.store.why(QUESTION, last, k=1).sentence}")
-    level = evaluate(project, mode="hybrid")
-    value = level.to_json()["ndcg@10"]
-    print(
-        f"  golden queries: nDCG@10 {value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f}), {len(level.scores)} questions"
-    )
 
 
 def prose(text: str, title: str = "") -> list[str]:
