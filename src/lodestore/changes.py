@@ -473,6 +473,7 @@ class Changes:
             if leaving is not None:
                 # Held before it leaves: a crash in between must not let a sensor bring it back.
                 self._hold(leaving, author=author, reason=reason)
+            self._hold_view(slot, history[-1], author=author, reason=reason)
             try:
                 release = self._releases.publish(
                     changes, action="rollback", author=author, reason=reason, base=history[-1]
@@ -480,8 +481,9 @@ class Changes:
             except RefusedError:
                 if leaving is not None:
                     self._lift(leaving, author=author, reason="the rollback did not happen")
+                self._lift_view(slot, history[-1].slots.get(slot), author=author, reason="the rollback did not happen")
                 raise
-            self._hold_view(slot, history[-1], author=author, reason=reason)
+        self._lift_view(slot, changes[slot], author=author, reason="rolled back to")
         if embedding and changes[slot] is not None:
             self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
         return release
@@ -511,14 +513,18 @@ class Changes:
             # Held before they leave: a crash in between must not let a sensor bring them back.
             for version in leaving:
                 self._hold(version, author=author, reason=reason or "restored")
+            for slot in changes:
+                self._hold_view(slot, base, author=author, reason=reason or "restored")
             try:
                 release = self._releases.publish(changes, action="rollback", author=author, reason=reason, base=base)
             except RefusedError:
                 for version in leaving:
                     self._lift(version, author=author, reason="the rollback did not happen")
+                for slot in changes:
+                    self._lift_view(slot, base.slots.get(slot), author=author, reason="the rollback did not happen")
                 raise
-            for slot in changes:
-                self._hold_view(slot, base, author=author, reason=reason or "restored")
+        for slot, value in changes.items():
+            self._lift_view(slot, value, author=author, reason="rolled back to")
         for slot in embeddings:
             if changes[slot] is not None:
                 self._lift(self._versions.registered(changes[slot]), author=author, reason="rolled back to")
@@ -529,6 +535,14 @@ class Changes:
         if slot.kind == "view" and slot in left.slots:
             number = str(left.slots[slot])
             self._releases.hold(slot, fingerprint=f"{slot.name}@{number}", version=number, author=author, reason=reason)
+
+    def _lift_view(self, slot: Slot, number: Any, *, author: str, reason: str) -> None:  # noqa: ANN401 - a slot's value
+        """This version of the view is no longer held."""
+        for hold in self._releases.holds() if slot.kind == "view" else ():
+            if (hold.slot, hold.version) == (slot, str(number)):
+                self._releases.release_hold(
+                    slot, fingerprint=hold.fingerprint, version=hold.version, author=author, reason=reason
+                )
 
     def drop(self, version: EmbeddingVersion) -> None:
         """The version's live table is gone; refused while a slot or a rollback needs it."""
@@ -573,13 +587,14 @@ class Changes:
 
     def state(self, failures: Mapping[str, int] | None = None) -> State:
         """What the decision about new runs depends on."""
-        live = self._releases.live()
+        live, history = self._releases.live(), self._releases.history()
         declared = tuple(self._versions.declared(feature).version for feature in self._versions.features)
         waiting = {
             row["key"] for row in self._logs.rows("gates") if row["verdict"] == Verdict.INSUFFICIENT_QUERIES.value
         }
         following = frozenset(slot_of(one) for one in declared if of_events(one) and live.embeddings)
-        state = State(declared, live, tuple(self._releases.holds()), dict(failures or {}), following)
+        since = {slot_of(one): rollout.since(history, slot_of(one)) for one in declared}
+        state = State(declared, live, tuple(self._releases.holds()), dict(failures or {}), following, since=since)
         return replace(state, settled=frozenset(rollout.run_key(one, state) for one in declared if one.key in waiting))
 
 

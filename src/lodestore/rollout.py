@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lodestore.errors import HeldError, InUseError
@@ -17,6 +17,7 @@ __all__ = [
     "decide",
     "retained",
     "rollback_changes",
+    "since",
     "verify_droppable",
     "verify_promotable",
 ]
@@ -43,6 +44,7 @@ class State:
     failures: Mapping[str, int]  # partition key -> failed runs since it was declared
     following: frozenset[Slot] = frozenset()  # slots without a version that answer by another slot's
     settled: frozenset[str] = frozenset()  # run keys whose gate waits for a person
+    since: Mapping[Slot, int] = field(default_factory=dict)  # the generation with which each slot got its live value
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,22 @@ def decide(state: State) -> Decision:
 
 
 def run_key(version: EmbeddingVersion, state: State) -> str:
-    """One key for one attempt: it changes with the fingerprint, with what is live, and after a failure."""
+    """One key for one attempt: it changes with the fingerprint, whenever its own slot changes, and after a failure.
+
+    A run key counts for ever. Going there and back and there again has to launch again; a release that changes
+    other slots, such as an activated template, must not.
+    """
     attempt = state.failures.get(version.key, 0) + 1
-    return f"reembed/{version.key}/{version.fingerprint[:12]}/{state.live.generation}/{attempt}"
+    return f"reembed/{version.key}/{version.fingerprint[:12]}/{state.since.get(slot_of(version), 0)}/{attempt}"
+
+
+def since(history: Sequence[Release], slot: Slot) -> int:
+    """The generation with which the slot got the value that it has now; 0 where it never had one."""
+    found, before = 0, None
+    for release in history:
+        value = release.slots.get(slot)
+        found, before = (release.generation if value != before else found), value
+    return found
 
 
 def _why_not(slot: Slot, version: EmbeddingVersion, state: State, held: Mapping[tuple[Slot, str], Hold]) -> str | None:

@@ -21,7 +21,7 @@ from lodestore.features import Features
 from lodestore.historical import historical
 from lodestore.logs import Logs
 from lodestore.project import Project, open_project
-from lodestore.promotion import promote
+from lodestore.promotion import promote, rollback_release
 from lodestore.releases import ReleaseLog, Slot
 from lodestore.rows import checked_rows
 from lodestore.spec import Entity, FeatureView, category, embedding, integer, list_of, number, struct, text, timestamp
@@ -271,8 +271,17 @@ def test_a_declaration_that_goes_back_and_forth_is_remembered_as_it_is_now(house
     assert [one.state for one in plan(catalog_of([view(ttl=hours[-1], age=integer())]), house.logs)] == ["same"]
 
 
+def by_slot(project: Project) -> None:
+    project.changes.rollback(Slot("view", "v"), author="ann")
+
+
+def by_release(project: Project) -> None:
+    rollback_release(project, author="ann", to=1)
+
+
+@pytest.mark.parametrize("roll_back", [by_slot, by_release])
 def test_a_newer_version_goes_live_once_it_has_rows_and_not_by_itself_after_a_rollback(
-    make_project: Callable[..., Path],
+    make_project: Callable[..., Path], roll_back: Callable[[Project], None]
 ) -> None:
     folder, newer = make_project(settings=""), view(2, a=integer())
 
@@ -287,12 +296,27 @@ def test_a_newer_version_goes_live_once_it_has_rows_and_not_by_itself_after_a_ro
     row = {"user_id": "u1", "event_timestamp": project.clock() - timedelta(minutes=1), "a": 1}
     project.features.record(newer, checked_rows(newer, [row], now=project.clock()))
     with_rows = project.pipeline.promote_views()
-    project.changes.rollback(Slot("view", "v"), author="ann")
+    roll_back(project)
+    held = [(str(one.slot), one.version) for one in project.releases.holds()]
     after = project.pipeline.promote_views(), project.pipeline.promote_first()
     named = promote(project, {"v": "2"}, author="ann")
 
     assert early == (None, None)
     assert with_rows is not None
     assert dict(with_rows.views) == {"v": 2}
+    assert held == [("view:v", "2")]
     assert after == (None, None)
     assert (dict(named.views), project.releases.holds()) == ({"v": 2}, [])
+
+
+def test_a_version_that_was_rolled_back_to_is_no_longer_held(make_project: Callable[..., Path]) -> None:
+    project = open_project(make_project(settings=""))
+    slot = Slot("view", "v")
+    for one in (1, 2):
+        project.releases.publish({slot: one}, action="promote", author="ann")
+
+    project.changes.rollback(slot, author="ann")
+    project.changes.rollback(slot, author="ann")
+
+    assert project.releases.live().views == {"v": 2}
+    assert [one.version for one in project.releases.holds()] == ["1"]

@@ -20,6 +20,7 @@ from lodestore.rollout import (
     decide,
     restore_changes,
     rollback_changes,
+    since,
     slot_of,
     verify_droppable,
     verify_promotable,
@@ -88,6 +89,21 @@ def test_a_version_whose_gate_waits_for_a_person_is_not_launched_again() -> None
     (launch,) = decide(state(B, A)).launches
 
     assert decide(state(B, A, settled=frozenset({launch.run_key}))).launches == ()
+
+
+def test_a_release_of_another_slot_launches_no_second_run_and_going_back_and_forth_launches_again() -> None:
+    prompt = Slot("template", "qa_basic")
+    log = ReleaseLog(Logs(MemoryStore(), FrozenClock()), FrozenClock())
+    keys = []
+    for change in ({slot_of(A): A.key}, {prompt: {"1.1.0": 1.0}}, {slot_of(A): B.key}, {slot_of(A): A.key}):
+        log.publish(change, action="promote", author="me")
+        if log.live().slots[slot_of(A)] == A.key:
+            now = replace(state(B, A), live=log.live(), since={slot_of(B): since(log.history(), slot_of(B))})
+            keys.append(decide(now).launches[0].run_key)
+
+    first, after_the_template, there_again = keys
+    assert first == after_the_template
+    assert there_again != first
 
 
 def test_a_held_version_is_promoted_only_by_name() -> None:
