@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -213,7 +214,7 @@ def test_an_interrupt_exits_130(failing):
 
 def test_a_reader_that_went_away_is_no_error():
     script = "import sys; from lodestore import cli; cli.main()"
-    command = f"{sys.executable} -c '{script}' --help | true"
+    command = f"{shlex.quote(sys.executable)} -c '{script}' --help | true"
 
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
 
