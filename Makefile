@@ -13,14 +13,20 @@ export TOKENIZERS_PARALLELISM ?= false
 
 install: .venv/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+# What the demo and the UI need; the tools of development come on top with the first test or check.
+.venv/.ready: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing into .venv (a minute or two, once)"
+	@echo "Installing into .venv (a few minutes, once)"
 	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) install -c constraints.txt -e '.[dagster]'
+	@touch $@
+
+.venv/.installed: .venv/.ready
+	@echo "Installing the tools of development into .venv (a minute, once)"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: .venv/.installed
+demo: .venv/.ready
 	@$(BIN)/python -m examples.demo
 
 test: .venv/.installed
@@ -31,7 +37,7 @@ test: .venv/.installed
 test-all: .venv/.installed
 	@$(BIN)/python -m pytest -q
 
-dev: .venv/.installed
+dev: .venv/.ready
 	@$(BIN)/lodestore dev
 
 check: .venv/.installed
