@@ -27,8 +27,7 @@ def main() -> int:
     started = time.monotonic()
     people.write(ROOT / "demo")
     print("Lodestore: running the jobs `ingest` and `features` in Dagster\n", flush=True)
-    # A search needs a model, and importing its library takes longer than jobs that find nothing to do.
-    Thread(target=importlib.import_module, args=("sentence_transformers",), daemon=True).start()
+    Thread(target=load_libraries).start()
     jobs = subprocess.run([sys.executable, "-m", "lodestore", "run", "ingest", "features"], cwd=ROOT, check=False)
     if jobs.returncode:
         return jobs.returncode
@@ -45,6 +44,12 @@ def main() -> int:
     print("  .venv/bin/lodestore status                 what is live, declared, fresh, failing")
     print("  .venv/bin/lodestore init ../mine           a project of your own")
     return 0
+
+
+def load_libraries() -> None:
+    """What the search at the end needs: its import takes as long as jobs that find nothing to do."""
+    for name in ("lancedb", "sentence_transformers"):
+        importlib.import_module(name)
 
 
 def heading(text: str) -> None:

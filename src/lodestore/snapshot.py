@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,8 +68,9 @@ class Snapshots:
             return self._live
 
     def start(self) -> None:
-        """The log is watched from now on."""
+        """The log is watched from now on, until `stop` or the end of the process, whichever comes first."""
         if self._thread is None:
+            atexit.register(self.stop)  # a read of the engine still under way when the interpreter ends aborts it
             thread = Thread(target=self._run, name="lodestore-releases", daemon=True)
             thread.start()
             self._thread = thread  # now, so that `stop` never waits for a thread that has not begun
@@ -76,6 +78,7 @@ class Snapshots:
     def stop(self) -> None:
         """The log is no longer watched; the snapshot stays."""
         self._stop.set()
+        atexit.unregister(self.stop)
         if self._thread is not None:
             self._thread.join()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from threading import Thread
 
 import pytest
@@ -96,3 +98,25 @@ def test_a_log_that_became_shorter_is_a_store_that_is_away(log: Log) -> None:
 
     assert snapshots.current().release.generation == 1
     assert "the release log ends at 0, and 1 was read" in str(snapshots.state().trouble)
+
+
+def test_a_look_at_the_log_is_finished_before_the_process_ends() -> None:
+    """An engine's own threads abort an interpreter that ends under them."""
+    script = """
+import time
+from lodestore.snapshot import Snapshots
+
+def watch():
+    print("looking", flush=True)
+    time.sleep(0.3)
+    print("looked", flush=True)
+    raise RuntimeError
+
+Snapshots(watch=watch, warm=None, interval=0.001).start()
+time.sleep(0.1)
+"""
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "looked"
