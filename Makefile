@@ -29,13 +29,17 @@ install: .venv/.installed
 demo: .venv/.ready
 	@$(BIN)/python -m examples.demo
 
+# Tests run in this many processes beside each other; the slow ones, which measure, run alone.
+WORKERS ?= 2
+
 test: .venv/.installed
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
 
 # DAEMON_ALERTS=1 make test-all also waits for scheduled runs of a real daemon, some minutes.
 # FLIPS=100 make test-all shortens the longest test, 1,000 flips of the release under traffic.
 test-all: .venv/.installed
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
+	@$(BIN)/python -m pytest -q -m slow
 
 dev: .venv/.ready
 	@$(BIN)/lodestore dev

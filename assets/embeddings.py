@@ -54,13 +54,20 @@ def _live_embeddings(house: House) -> dg.AssetsDefinition:
     def live_embeddings(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
         versions = project.versions.maintained()
         context.instance.add_dynamic_partitions(str(embedding_versions.name), [one.key for one in versions])
-        filled = project.pipeline.each_maintained(lambda one: _filled(context, project, house, one))
+        missed: dict[str, str] = {}
+        filled = project.pipeline.each_maintained(
+            lambda one: _filled(context, project, house, one),
+            otherwise=lambda one, error: missed.update({one.key: str(error)}),
+        )
+        for key, why in missed.items():
+            context.log.warning("%s does not serve and is not up to date: %s", key, why)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": sum(one.rows for one in filled),
                 "versions": metadata.table(filled),
                 "embedded": sum(one.embedded for one in filled),
                 "reused": sum(one.reused for one in filled),
+                "missed": missed,
             }
         )
 

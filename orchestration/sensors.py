@@ -1,5 +1,10 @@
 """Sensors: what has changed, and what to do about it. The decisions are the library's."""
 
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+
 import dagster as dg
 
 from assets.partitions import embedding_versions
@@ -26,19 +31,33 @@ def sensors() -> list[dg.SensorDefinition]:
 def model_changes(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.SensorResult:
     """Declared and live differ, and nothing holds it: add the partition and launch the job, once."""
     beat(project.logs, project.clock)
-    decision = decide(project.changes.state(_failures(context.instance)))
+    declared = _declared_since(project, context.cursor)
+    failed = context.instance.get_run_records(dg.RunsFilter(job_name="reembed", statuses=[dg.DagsterRunStatus.FAILURE]))
+    past = [run for run in failed if run.create_timestamp.timestamp() < declared.get(_partition(run), math.inf)]
+    decision = decide(project.changes.state(_counted(failed), _counted(past)))
     project.changes.accept(decision)
+    cursor = json.dumps(declared)
     keys = [one.version.key for one in decision.launches]
     requests = [dg.RunRequest(run_key=one.run_key, partition_key=one.version.key) for one in decision.launches]
     if not requests:
-        return dg.SensorResult(skip_reason="; ".join(decision.notes) or "no embedding feature is declared")
+        skipped = "; ".join(decision.notes) or "no embedding feature is declared"
+        return dg.SensorResult(skip_reason=skipped, cursor=cursor)
     return dg.SensorResult(
-        run_requests=requests, dynamic_partitions_requests=[embedding_versions.build_add_request(keys)]
+        run_requests=requests, dynamic_partitions_requests=[embedding_versions.build_add_request(keys)], cursor=cursor
     )
 
 
-def _failures(instance: dg.DagsterInstance) -> dict[str, int]:
-    """Failed re-embedding runs by partition."""
-    failed = instance.get_runs(dg.RunsFilter(job_name="reembed", statuses=[dg.DagsterRunStatus.FAILURE]))
-    keys = [run.tags.get("dagster/partition", "") for run in failed]
-    return {key: keys.count(key) for key in keys}
+def _declared_since(project: Project, cursor: str | None) -> dict[str, float]:
+    """Partition -> the Unix time from which on it has been declared; 0 for what was when this sensor ran first."""
+    known = json.loads(cursor) if cursor else {}
+    now = project.clock().timestamp() if cursor else 0.0
+    return {key: known.get(key, now) for key in project.changes.declared()}
+
+
+def _partition(run: dg.RunRecord) -> str:
+    return run.dagster_run.tags.get("dagster/partition", "")
+
+
+def _counted(runs: Sequence[dg.RunRecord]) -> dict[str, int]:
+    """Runs by partition."""
+    return dict(Counter(map(_partition, runs)))

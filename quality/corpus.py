@@ -111,12 +111,19 @@ def _vector_checks(house: House) -> dg.AssetChecksDefinition:
 
 
 def _vectors(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
+    live = project.releases.live().embeddings
     for version in project.versions.maintained():
         health = project.pipeline.health(version)
-        mend = "lodestore run ingest"
+        # What does not serve, such as the way back of a rollback, warns and stops nothing.
+        beside = live.get(version.feature, version.key) != version.key
+        trouble = project.versions.trouble(version) if beside else None
+        detail = f"{health.rows:,} of {health.wanted:,} rows of {version.key}"
         yield Measured(
-            "coverage", key, not health.missing, health.coverage, 1.0,
-            f"{health.rows:,} of {health.wanted:,} rows of {version.key}", mend, partition=version.key,
+            "coverage", key, not health.missing and trouble is None, health.coverage, 1.0,
+            f"{detail}; {trouble}" if trouble else detail,
+            f"bring the model of {version.label} back, or: lodestore models drop {version.label}" if trouble
+            else "lodestore run ingest",
+            warning=beside, partition=version.key,
         )  # fmt: skip
         yield Measured(
             "vector_ids_unique", key, not health.duplicates, health.duplicates, 0,

@@ -470,6 +470,7 @@ class Changes:
         leaving = self._versions.registered(history[-1].slots[slot]) if embedding else None
         with self._going_live("rolling back"):
             self._verify_present(slot, changes[slot])
+            self._catch_up(changes)
             if leaving is not None:
                 # Held before it leaves: a crash in between must not let a sensor bring it back.
                 self._hold(leaving, author=author, reason=reason)
@@ -501,6 +502,14 @@ class Changes:
             message = f"{value} was dropped; build it again by declaring it: lodestore run reembed"
             raise RetentionError(message)
 
+    def _catch_up(self, changes: Mapping[Slot, Any]) -> None:
+        """Versions that ingestion does not keep up to date, held ones say, are current before they serve again."""
+        wanted = [value for slot, value in changes.items() if slot.kind == "embedding" and value is not None]
+        kept = {one.key for one in self._versions.maintained(first=False)} if wanted else set()
+        for version in map(self._versions.registered, (key for key in wanted if key not in kept)):
+            self._pipeline.fill(version)
+            self._pipeline.bind(version)
+
     def restore(self, target: Release, *, author: str, reason: str = "") -> Release:
         """Every slot is what it was in `target`; embedding versions that leave are held."""
         base = self._releases.live()
@@ -508,6 +517,7 @@ class Changes:
         with self._going_live("restoring a release"):
             for slot, value in changes.items():
                 self._verify_present(slot, value)
+            self._catch_up(changes)
             embeddings = [slot for slot in changes if slot.kind == "embedding"]
             leaving = [self._versions.registered(base.slots[slot]) for slot in embeddings if base.slots.get(slot)]
             # Held before they leave: a crash in between must not let a sensor bring them back.
@@ -585,8 +595,12 @@ class Changes:
                 reason="its declaration has changed",
             )
 
-    def state(self, failures: Mapping[str, int] | None = None) -> State:
-        """What the decision about new runs depends on."""
+    def declared(self) -> list[str]:
+        """The partition keys that the settings ask for."""
+        return [self._versions.declared(feature).version.key for feature in self._versions.features]
+
+    def state(self, failures: Mapping[str, int] | None = None, forgiven: Mapping[str, int] | None = None) -> State:
+        """What the decision about new runs depends on: failed runs by partition, and how many of them are long past."""
         live, history = self._releases.live(), self._releases.history()
         declared = tuple(self._versions.declared(feature).version for feature in self._versions.features)
         waiting = {
@@ -594,7 +608,15 @@ class Changes:
         }
         following = frozenset(slot_of(one) for one in declared if of_events(one) and live.embeddings)
         since = {slot_of(one): rollout.since(history, slot_of(one)) for one in declared}
-        state = State(declared, live, tuple(self._releases.holds()), dict(failures or {}), following, since=since)
+        state = State(
+            declared,
+            live,
+            tuple(self._releases.holds()),
+            dict(failures or {}),
+            following,
+            since=since,
+            forgiven=dict(forgiven or {}),
+        )
         return replace(state, settled=frozenset(rollout.run_key(one, state) for one in declared if one.key in waiting))
 
 

@@ -80,6 +80,7 @@ class Chunker:
         limit = identity.max_tokens
         self.size = options.size if limit is None else max(_SHORTEST, min(options.size, limit - _HEADROOM))
         self.limit = limit
+        self._prompt = identity.parts.get("prompts", {}).get("document", "")
         self.id = digest(
             {
                 "splitter": "semantic-text-splitter",
@@ -108,10 +109,11 @@ class Chunker:
         return TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.size, trim=False)
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens the model sees of each text, before it cuts."""
+        """How many tokens the model is given for each text, its document prompt included, before it cuts."""
+        whole = [self._prompt + text for text in texts]
         if self._identity.tokenizer is None:
-            return [len(text.split()) for text in texts]
-        return [len(one.ids) for one in self._tokenizer.encode_batch_fast(list(texts))]
+            return [len(text.split()) for text in whole]
+        return [len(one.ids) for one in self._tokenizer.encode_batch_fast(whole)]
 
     def cut(self, document: Document) -> list[Chunk]:
         """The chunks of a document, in order; pieces of white space alone are left out."""

@@ -255,19 +255,30 @@ class Pipeline:
         """Live, predecessor and candidate versions are up to date, first versions built."""
         return self.each_maintained(lambda version: self.fill(version, progress=progress))
 
-    def each_maintained(self, act: Callable[[EmbeddingVersion], _T]) -> list[_T]:
+    def each_maintained(
+        self,
+        act: Callable[[EmbeddingVersion], _T],
+        *,
+        otherwise: Callable[[EmbeddingVersion, ModelError], None] | None = None,
+    ) -> list[_T]:
         """The act was done for every version that is kept up to date, live ones first.
 
-        One that fails, because its model is gone say, keeps no other from being done; its error is raised at the end.
+        One that fails, because its model is gone say, keeps no other from being done. Where it does not
+        serve, `otherwise` hears of it; every other error is raised at the end, as one.
         """
-        states, done, errors = self.versions.states(), [], []
+        errors, done = self.versions.register_first(), []
+        states = self.versions.states()
+        slots = self.releases.live().embeddings
         for version in sorted(self.versions.maintained(), key=lambda one: states.get(one.key) != "live"):
             try:
                 done.append(act(version))
             except ModelError as error:
-                errors.append(error)
+                if otherwise is None or slots.get(version.feature, version.key) == version.key:
+                    errors.append(error)
+                else:
+                    otherwise(version, error)
         if errors:
-            raise errors[0]
+            raise errors[0] if len(errors) == 1 else ModelError("; ".join(map(str, errors)))
         return done
 
     def health(self, version: EmbeddingVersion) -> VersionHealth:

@@ -41,10 +41,11 @@ class State:
     declared: tuple[EmbeddingVersion, ...]
     live: Release
     holds: tuple[Hold, ...]
-    failures: Mapping[str, int]  # partition key -> failed runs since it was declared
+    failures: Mapping[str, int]  # partition key -> failed runs
     following: frozenset[Slot] = frozenset()  # slots without a version that answer by another slot's
     settled: frozenset[str] = frozenset()  # run keys whose gate waits for a person
     since: Mapping[Slot, int] = field(default_factory=dict)  # the generation with which each slot got its live value
+    forgiven: Mapping[str, int] = field(default_factory=dict)  # of the failed runs, those from before it was declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def _why_not(slot: Slot, version: EmbeddingVersion, state: State, held: Mapping[
     hold = held.get((slot, version.fingerprint))
     if hold is not None:
         return f"{slot}: {version.label} is held: {hold.reason}"
-    if state.failures.get(version.key, 0) >= MAX_ATTEMPTS:
+    if state.failures.get(version.key, 0) - state.forgiven.get(version.key, 0) >= MAX_ATTEMPTS:
         return f"{slot}: {version.label} failed {MAX_ATTEMPTS} times; look at its runs, then: lodestore run reembed"
     if run_key(version, state) in state.settled:
         return f"{slot}: {version.label} waits for a person: lodestore models promote {version.label}"

@@ -153,7 +153,10 @@ class Versions:
         if any(one.chunker == used.id for one in mine):
             return used
         for one in mine:
-            before = self.chunker(one)
+            try:
+                before = self.chunker(one)
+            except ModelError:  # cut by a model that is gone: nothing new can be cut that way
+                continue
             if before is not None and before.options == self._chunks:
                 return before
         return used if self._reads_whole(used, identity) else own
@@ -264,7 +267,12 @@ class Versions:
         return [key for key in before if key not in held][: self._keep]
 
     def _wanted(self, one: EmbeddingVersion) -> bool:
-        return self._features.get(one.feature) == one.label and self.declared(one.feature).version.key == one.key
+        if self._features.get(one.feature) != one.label:
+            return False
+        try:
+            return self.declared(one.feature).version.key == one.key
+        except ModelError:  # it cannot be read just now, which is told when it is filled
+            return True
 
     def maintained(self, *, first: bool = True) -> list[EmbeddingVersion]:
         """The versions that every ingestion brings up to date: live, predecessors, built candidates; never a held one.
@@ -278,9 +286,8 @@ class Versions:
         What is live stays so, and is kept up to date, when its line is gone from the settings.
         """
         live = self._releases.live().embeddings
-        for feature in self.features if first else ():
-            if feature not in live and (feature in CHUNKED or not live):
-                self.register(self.declared(feature))
+        if first:
+            self.register_first()
         states, built = self.states(), {row["key"] for row in self._logs.rows("gates")}
         return [
             one
@@ -288,6 +295,28 @@ class Versions:
             if states[one.key] in _MAINTAINED
             and (states[one.key] != "candidate" or one.key in built or self._is_first(one, live))
         ]
+
+    def register_first(self) -> list[ModelError]:
+        """Features without a live version have a registered one; returns what is wrong with models that cannot be read."""
+        live, errors = self._releases.live().embeddings, []
+        for feature in self.features:
+            if feature not in live and (feature in CHUNKED or not live):
+                try:
+                    self.register(self.declared(feature))
+                except ModelError as error:
+                    errors.append(error)
+        return errors
+
+    def trouble(self, version: EmbeddingVersion) -> str | None:
+        """Why a registered version cannot be brought up to date here; None where its model and chunker are there."""
+        if ready(version.chunker):
+            return None
+        try:
+            self.runnable(version, lambda _, identity: identity)
+            self.chunker(version)
+        except ModelError as error:
+            return str(error)
+        return None
 
     def _is_first(self, one: EmbeddingVersion, live: Mapping[str, str]) -> bool:
         """Whether ingestion builds the version, because nothing that could answer in its place is live."""

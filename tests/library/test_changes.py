@@ -146,6 +146,35 @@ def test_after_a_rollback_documents_of_the_meantime_are_found(folder: Path, proj
     assert [hit.document_id for hit in hits] == ["handbook/parking.md"]
 
 
+def test_a_held_version_is_brought_up_to_date_before_it_serves_again(folder: Path, project: Project) -> None:
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+    changed.changes.gate(version)
+    first = changed.releases.live()
+    second = changed.changes.promote(version, author="test")
+    slot = changed.releases.slot("embedding:content")
+    changed.changes.rollback(slot, author="me")
+    (folder / "docs" / "parking.md").write_text("# Parking\n\nA parking permit costs nine coins a month.\n")
+    ingest(changed)
+    held = changed.pipeline.health(version).missing
+
+    changed.changes.rollback(slot, author="me")
+
+    again = open_project(folder)
+    (hit,) = again.store.search("parking permit", k=1, mode="vector").hits
+    assert held == 1
+    assert again.releases.live().embeddings["content"] == version.key
+    assert (hit.document_id, again.pipeline.health(version).missing) == ("handbook/parking.md", 0)
+
+    (folder / "docs" / "garden.md").write_text("# Garden\n\nThe garden gate is locked at eight.\n")
+    again.changes.restore(first, author="me")
+    ingest(again)
+    again.changes.restore(second, author="me")
+    assert (
+        open_project(folder).store.search("garden gate", k=1, mode="vector").hits[0].document_id == "handbook/garden.md"
+    )
+
+
 def test_too_few_queries_wait_for_a_person_who_says_why(folder: Path, project: Project) -> None:
     file = folder / "lodestore.toml"
     file.write_text(file.read_text().replace("min_queries = 6", "min_queries = 50"), encoding="utf-8")

@@ -191,3 +191,14 @@ def test_cutting_by_a_transformers_tokens_imports_no_torch():
 
     here = identify(EmbeddingModel("minilm", "1", SOURCES["tokens"]), root=Path())
     assert said == ["3", here.fingerprint, "False", "False", "False"]
+
+
+def test_the_prompt_that_stands_before_each_text_counts(identities):
+    prompted = identify(
+        EmbeddingModel("tokens", "2", SOURCES["tokens"], document_prompt="represent this passage: "), root=Path()
+    )
+    plain = Chunker(identities["tokens"], ChunkOptions(100)).count(["a cat", ""])
+
+    counted = Chunker(prompted, ChunkOptions(100)).count(["a cat", ""])
+
+    assert [more - few for more, few in zip(counted, plain, strict=True)] == [4, 4]

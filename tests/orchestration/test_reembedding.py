@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,9 +59,10 @@ def execute(
     )
 
 
-def tick(folder: Path, instance: dg.DagsterInstance) -> dg.SensorResult:
+def tick(folder: Path, instance: dg.DagsterInstance, *, cursor: str | None = None) -> dg.SensorResult:
     """One evaluation of the sensor, its partition requests carried out as the daemon does."""
-    with dg.build_sensor_context(instance=instance, resources={"project": open_project(folder)}) as context:
+    resources = {"project": open_project(folder)}
+    with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
         answer = model_changes(context)
     assert isinstance(answer, dg.SensorResult)
     for request in answer.dynamic_partitions_requests or []:
@@ -139,6 +141,77 @@ def test_after_a_rollback_twenty_ticks_launch_nothing(folder: Path, instance: dg
     assert result.success
     assert open_project(folder).releases.live().embeddings["content"] == live
     assert [len(tick(folder, instance).run_requests or []) for _ in range(20)] == [0] * 20
+
+
+def test_runs_that_failed_before_a_version_was_declared_again_do_not_count(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    declare(folder, "glove@1")
+    config = {"ops": {"embeddings": {"ops": {"plan": {"config": {"budget": 0.0}}}}}}
+    cursor, keys = None, []
+    for _ in range(3):
+        answer = tick(folder, instance, cursor=cursor)
+        (request,) = answer.run_requests or []
+        execute(folder, "reembed", instance, partition=request.partition_key, config=config)
+        cursor = answer.cursor
+        keys.append(request.run_key)
+    given_up = tick(folder, instance, cursor=cursor)
+
+    declare(folder, "words@1")
+    back = tick(folder, instance, cursor=given_up.cursor)
+    declare(folder, "glove@1")
+    (again,) = tick(folder, instance, cursor=back.cursor).run_requests or []
+
+    assert "failed 3 times" in str(given_up.skip_reason)
+    assert not given_up.run_requests
+    assert again.run_key not in keys
+
+
+def test_a_way_back_whose_model_is_gone_warns_and_the_live_version_goes_on(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    own = folder / "gone_models.py"
+    own.write_text(
+        "import numpy\n\n"
+        "class Lengths:\n"
+        "    def embed_documents(self, texts):\n"
+        "        return numpy.array([[len(text), 1.0, 2.0] for text in texts], 'f4')\n\n"
+        "    embed_queries = embed_documents\n\n"
+        "def make(model):\n"
+        "    return Lengths()\n",
+        encoding="utf-8",
+    )
+    file = folder / "lodestore.toml"
+    file.write_text(
+        file.read_text() + '\n[[embedding.models]]\nname = "own"\nversion = "1"\nsource = "python:gone_models:make"\n'
+        "dimension = 3\n",
+        encoding="utf-8",
+    )
+    declare(folder, "own@1")
+    project = open_project(folder)
+    version = project.changes.candidate("content")
+    project.pipeline.fill(version)
+    project.changes.promote(version, author="me", by_name=True, accept_loss=True, reason="a test")
+    project.changes.gate(project.changes.candidate("content", "words@1"))
+    project.changes.promote(
+        project.changes.candidate("content", "words@1"), author="me", by_name=True, accept_loss=True, reason="a test"
+    )
+    declare(folder, "words@1")
+    own.unlink()
+    sys.modules.pop("gone_models", None)
+    (folder / "docs" / "parking.md").write_text("# Parking\n\nA permit costs nine coins a month.\n", encoding="utf-8")
+
+    result = execute(folder, "ingest", instance)
+
+    failed = {(one.check_name, one.severity.value) for one in result.get_asset_check_evaluations() if not one.passed}
+    (row,) = [
+        one for one in open_project(folder).logs.rows("checks") if one["check"] == "coverage" and not one["passed"]
+    ]
+    assert result.success
+    assert failed == {("coverage", "WARN")}
+    assert version.key in row["partition"]
+    assert "gone_models" in row["detail"]
+    assert open_project(folder).store.search("parking permit", k=1).hits[0].document_id == "handbook/parking.md"
 
 
 def test_a_budget_stops_the_run_and_the_live_version_stays(folder: Path, instance: dg.DagsterInstance) -> None:

@@ -27,7 +27,6 @@ def test_a_rollback_takes_50_ms_and_every_reader_has_it_within_2_s(make_project)
     other = project.changes.candidate("content", "glove@1")
     project.pipeline.fill(other)
     project.changes.gate(other)
-    project.changes.promote(other, author="me", by_name=True, accept_loss=True, reason="a test")
     readers = [open_project(folder) for _ in range(2)]
     snapshots = [Snapshots(watch=one.releases.live, warm=one.warm, interval=POLL_SECONDS) for one in readers]
     for one in snapshots:
@@ -36,6 +35,8 @@ def test_a_rollback_takes_50_ms_and_every_reader_has_it_within_2_s(make_project)
 
     moves, adopted, commits, pause = [], [], [], Event()
     for _ in range(8):
+        # Back to a version that ingestion keeps up to date; one that was held meanwhile is looked over first.
+        project.changes.promote(other, author="me", by_name=True, accept_loss=True, reason="a test")
         started = time.perf_counter()
         project.logs.put("heartbeats", {"name": "a commit alone", "detail": ""})
         commits.append(time.perf_counter() - started)
@@ -50,6 +51,7 @@ def test_a_rollback_takes_50_ms_and_every_reader_has_it_within_2_s(make_project)
         one.stop()
 
     told = f"commits {[round(one * 1000) for one in commits]} ms, moves {[round(one * 1000) for one in moves]} ms, adopted {[round(one, 2) for one in adopted]} s"
+    print(told)
     # A machine that does other work delays everything: then a commit alone is the measure.
     assert min(moves) < max(MOVE_SECONDS, COMMITS * min(commits)), told
     assert sorted(adopted)[len(adopted) // 2] < ADOPTION_SECONDS, told

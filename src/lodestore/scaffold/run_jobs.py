@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypedDict
+from typing import Any, TextIO, TypedDict
 from uuid import uuid4
 
 import dagster as dg
@@ -42,10 +44,16 @@ class Order(TypedDict):
     result: str
 
 
-def say(text: str) -> None:
+@cache
+def errors() -> TextIO:
+    """The error stream as it was at the start: while a step runs, Dagster leads the stream itself into its log."""
+    return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace")
+
+
+def say(text: str, *, end: str = "\n") -> None:
     """The line is on the error stream, at once."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    errors().write(f"{text}{end}")
+    errors().flush()
 
 
 def definitions(order: Order) -> dg.Definitions:
@@ -91,9 +99,8 @@ class Steps:
 
     def _note(self, event: Any) -> None:  # noqa: ANN401 - its data are of every kind
         if event.event_type == dg.DagsterEventType.STEP_START:
-            if sys.stderr.isatty():  # on a terminal the line is there at once, and its end replaces it
-                sys.stderr.write(f"  {event.step_key} ...\r")
-                sys.stderr.flush()
+            if errors().isatty():  # on a terminal the line is there at once, and its end replaces it
+                say(f"  {event.step_key} ...", end="\r")
         elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
             self._ended(event.step_key, "ok", event.event_specific_data.duration_ms / 1000)
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
