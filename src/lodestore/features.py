@@ -602,14 +602,15 @@ class Features:
 
     def figures(self) -> list[dict[str, Any]]:
         """Each view with its rows, entities, newest event and state."""
-        return [self._figures(view) for view in self.catalog.latest.values()]
+        return [self.figures_of(view) for view in self.catalog.latest.values()]
 
     def age(self, view: FeatureView) -> timedelta | None:
         """How long ago the view's newest event was; None without rows."""
         times = self._offline.read(view_table(view), ["event_timestamp"])["event_timestamp"]
         return self._clock() - pc.max(times).as_py() if len(times) else None
 
-    def _figures(self, view: FeatureView) -> dict[str, Any]:
+    def figures_of(self, view: FeatureView) -> dict[str, Any]:
+        """One version of a view with its rows, entities, newest event and state."""
         table = self._offline.read(view_table(view), [*view.entity.keys, "event_timestamp"])
         latest = pc.max(table["event_timestamp"]).as_py() if table.num_rows else None
         state = "empty" if latest is None else "fresh"

@@ -320,3 +320,13 @@ def test_a_version_that_was_rolled_back_to_is_no_longer_held(make_project: Calla
 
     assert project.releases.live().views == {"v": 2}
     assert [one.version for one in project.releases.holds()] == ["1"]
+
+
+def test_the_figures_of_an_old_version_are_its_own(house: House) -> None:
+    old, newer = view(a=text()), view(version=2, a=integer())
+    house.use(old, a="old")
+
+    features = house.features(newer)
+
+    assert (features.figures_of(old)["rows"], features.figures_of(newer)["rows"]) == (1, 0)
+    assert [one["rows"] for one in features.figures()] == [0]

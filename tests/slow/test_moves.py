@@ -51,7 +51,6 @@ def test_a_rollback_takes_50_ms_and_every_reader_has_it_within_2_s(make_project)
         one.stop()
 
     told = f"commits {[round(one * 1000) for one in commits]} ms, moves {[round(one * 1000) for one in moves]} ms, adopted {[round(one, 2) for one in adopted]} s"
-    print(told)
     # A machine that does other work delays everything: then a commit alone is the measure.
     assert min(moves) < max(MOVE_SECONDS, COMMITS * min(commits)), told
     assert sorted(adopted)[len(adopted) // 2] < ADOPTION_SECONDS, told

@@ -113,7 +113,7 @@ def show(session: Session, name: str) -> None:
     if word not in catalog.latest:
         raise UnknownViewError(name, _names(catalog))
     view = catalog.pinned(name)
-    figures = next(one for one in project.features.figures() if one["name"] == word)
+    figures = project.features.figures_of(view)
     value = _view_json(view, project.releases.live().views.get(word)) | {"figures": figures}
     session.show(value, _view_page(value))
 
