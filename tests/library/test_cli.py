@@ -542,6 +542,24 @@ def test_an_embedding_version_that_a_rollback_leaves_is_held_until_somebody_prom
     assert answer(own, "release", "show")["embeddings"] == {"content": "words@2", "title": "words@1"}
 
 
+def test_a_template_and_a_model_go_live_together_and_each_goes_back_alone(own, answer, newer):
+    answer(own, "templates", "add", newer)
+    changed(own)
+    project = open_project(own)
+    project.pipeline.fill(project.versions.register(project.versions.declared("content")))
+
+    made = answer(own, "release", "promote", "qa_basic=1.1.0", "content=words@2")
+    back = answer(own, "models", "rollback", "--reason", "worse")
+    after = answer(own, "templates", "rollback", "qa_basic")
+
+    assert {one["slot"] for one in made["changes"]} == {"embedding:content", "template:qa_basic"}
+    assert back["generation"] == made["generation"] + 1
+    live = open_project(own).releases.history()
+    assert [dict(one.templates)["qa_basic"] for one in live[-3:]] == [{"1.1.0": 1.0}, {"1.1.0": 1.0}, {"1.0.0": 1.0}]
+    assert [one.embeddings["content"].split("__")[2] for one in live[-3:]] == ["2", "1", "1"]
+    assert after["generation"] == back["generation"] + 1
+
+
 # --- init and run
 
 
