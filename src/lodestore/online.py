@@ -102,6 +102,7 @@ _SHOWN: Final = 200
 _INTEGER, _STRING = 1, 2
 _INTEGER_PART: Final = struct.Struct(">BQ")
 _PLAIN, _EXTENDED = 1, 2
+_VECTORS_ALONE: Final = b"[{},{},{"  # how the head of a row begins that holds nothing but vectors
 _HEAD_LENGTH: Final = struct.Struct(">BI")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -541,16 +542,29 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
 def _decode_extended(payload: bytes) -> dict[str, Any]:
     _, length = _HEAD_LENGTH.unpack_from(payload)
     at = _HEAD_LENGTH.size + length
-    values, stamps, sizes = orjson.loads(payload[_HEAD_LENGTH.size : at])
+    head = payload[_HEAD_LENGTH.size : at]
+    if head.startswith(_VECTORS_ALONE):  # as all rows of an embedding feature are: they share one head
+        return _vectors_alone(payload, at, _sizes_in(head))
+    values, stamps, sizes = orjson.loads(head)
     for name, micros in stamps.items():
         if micros is not None:
             values[name] = [_moment(one) for one in micros] if isinstance(micros, list) else moment_of(micros)
         else:
             values[name] = None
-    for name, size in sizes.items():
+    return values | _vectors_alone(payload, at, tuple(sizes.items()))
+
+
+def _vectors_alone(payload: bytes, at: int, sizes: tuple[tuple[str, int | None], ...]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, size in sizes:
         values[name] = None if size is None else np.frombuffer(payload, "<f4", size, at)
         at += 4 * (size or 0)
     return values
+
+
+@lru_cache(maxsize=64)
+def _sizes_in(head: bytes) -> tuple[tuple[str, int | None], ...]:
+    return tuple(orjson.loads(head)[2].items())
 
 
 def _moment(micros: int | None) -> datetime | None:

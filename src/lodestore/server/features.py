@@ -140,9 +140,13 @@ def _arrow(found: OnlineAnswer) -> bytes:
 
 def _array(values: Sequence[Any]) -> pa.Array:
     """A column; what Arrow has no one type for, such as objects of different keys, goes as JSON text."""
-    sizes = {one.size for one in values if isinstance(one, np.ndarray)}
+    vectors = [one for one in values if isinstance(one, np.ndarray)]
+    sizes = {one.size for one in vectors}
     if len(sizes) == 1:
-        return pa.array([None if one is None else one for one in values], pa.list_(pa.float32(), sizes.pop()))
+        size = sizes.pop()
+        if len(vectors) == len(values):
+            return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(vectors)), size)
+        return pa.array(values, pa.list_(pa.float32(), size))
     if any(isinstance(one, dict) for one in values):
         return pa.array([None if one is None else orjson.dumps(jsonable(one)).decode() for one in values], pa.string())
     return pa.array(values)
