@@ -237,6 +237,13 @@ class Pipeline:
         self._vectors.index(version.table)
         return self._vectors.indexed(version.table)
 
+    def current(self, version: EmbeddingVersion) -> bool:
+        """Whether the version's table holds exactly the rows that it should."""
+        if of_events(version):
+            return self.health(version).healthy
+        gap = difference(self._store, version)
+        return not (gap.write.num_rows or len(gap.remove))
+
     def built(self, version: EmbeddingVersion) -> bool:
         """Whether the version's vectors are there, and were not dropped."""
         return bool(self._store.revision(version.table) if of_events(version) else self._store.count(version.table))
