@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets import metadata
 from assets.charts import intervals
-from lodestore.gate import GateReport
+from lodestore.gate import GateReport, Verdict
 from lodestore.models import EmbeddingVersion
 from lodestore.pipeline import VersionHealth
 from lodestore.preview import told
@@ -85,10 +85,13 @@ def gate(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) -> 
 def promote(context: dg.OpExecutionContext, gate: str, project: dg.ResourceParam[Project]) -> None:
     """Make the version live when the gate has passed it and the settings promote by themselves."""
     version = _version(context, project)
-    outcome = project.changes.promote_judged(version, json.loads(gate)["verdict"], author="reembed")
+    verdict = json.loads(gate)["verdict"]
+    outcome = project.changes.promote_judged(version, verdict, author="reembed")
     context.log.info(outcome)
     facts = built(version, project.pipeline.health(version))
-    context.add_output_metadata({**facts, "outcome": outcome, "generation": project.releases.live().generation})
+    live = project.releases.live()
+    refused = verdict in {Verdict.REFUSED, Verdict.UNHEALTHY}
+    context.add_output_metadata({**facts, "outcome": outcome, "refused": refused, "generation": live.generation})
 
 
 def pictured(report: GateReport) -> dict[str, dg.MetadataValue]:

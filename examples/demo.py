@@ -102,7 +102,7 @@ def hits(found: SearchResult) -> None:
 def trust(project: Project, found: SearchResult) -> None:
     """Why the last hit is not the first."""
     last = found.hits[-1].document_id
-    print(f"  why not {last}? {project.store.why(QUESTION, last, k=1).sentence}")
+    print(f"  why is {last} not first? {project.store.why(QUESTION, last, k=1).sentence}")
 
 
 def prose(text: str, title: str = "") -> list[str]:

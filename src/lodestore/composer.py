@@ -14,7 +14,7 @@ import pyarrow as pa
 from lodestore.conditions import condition
 from lodestore.context import Context, ContextOptions, instruction_for, messages_of, pack, turns, values_for
 from lodestore.diversity import mmr
-from lodestore.errors import RequestError, StoreError, UnknownNameError
+from lodestore.errors import DeclarationError, RequestError, StoreError, UnknownNameError
 from lodestore.features import Features, OnlineAnswer
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
@@ -119,6 +119,7 @@ class Composer:
     def _refs(self, features: Features) -> list[str]:
         """What of the catalog is about a user and needs nothing but the question."""
         catalog = features.catalog
+        check_filters(self.options.filters, features)
         wanted = [*_USER_FEATURES, *self.options.filters.values()]
         if self.options.service is not None:
             wanted += [str(one) for one in catalog.service(self.options.service).features]
@@ -227,6 +228,15 @@ class Composer:
             0, "", made.text, told, packed.hits, user.features, template.template_id, template.version, n_tokens,
             user.known, (), {}, template.content_hash, instruction, packed.text,
         )  # fmt: skip
+
+
+def check_filters(filters: Mapping[str, str], features: Features) -> None:
+    """Every filter reads a feature of a user; one that does not would filter nothing, which is an error."""
+    for column, ref in filters.items():
+        features.catalog.check(FeatureRef.parse(ref))
+        if not _is_of_user(features, ref):
+            message = f"context.filters.{column}: {ref} is no feature of a user, so nothing can be filtered by it"
+            raise DeclarationError(message)
 
 
 def _is_of_user(features: Features, ref: str) -> bool:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from lodestore import golden
-from lodestore.errors import DeclarationError, LodestoreError, ModelError, SettingsError
+from lodestore.composer import check_filters
+from lodestore.errors import DeclarationError, LodestoreError, ModelError, SettingsError, UnknownNameError, nearest
 from lodestore.maintain import NAME as MAINTAIN
 from lodestore.project import Project
 from lodestore.prompts import read_folder
@@ -83,7 +84,7 @@ def _documents(project: Project) -> Iterator[Finding]:
 def _rejects(project: Project) -> Iterator[Finding]:
     rejects = project.corpus.rejects()
     if rejects:
-        shown = "; ".join(f"{one['uri']}: {one['reason']}" for one in rejects[:_SHOWN])
+        shown = "; ".join(f"{one['uri']}: {one['detail'] or one['reason']}" for one in rejects[:_SHOWN])
         more = f"; and {len(rejects) - _SHOWN} more" if len(rejects) > _SHOWN else ""
         mend = "mend or remove these, then: lodestore run ingest features"
         yield Finding("rejects", f"{len(rejects)} turned away: {shown}{more}", "warning", mend)
@@ -171,7 +172,7 @@ def _checks(project: Project) -> Iterator[Finding]:
 
 def _daemon(project: Project) -> Iterator[Finding]:
     last: dict[str, Any] | None = project.logs.last("heartbeats", f"name <> {quoted(MAINTAIN)}")
-    mend = "make dev, or: dagster dev; without it nothing runs by itself, and lodestore run works as ever"
+    mend = "lodestore dev, or: dagster dev; without it nothing runs by itself, and lodestore run works as ever"
     if last is None:
         yield Finding("daemon_not_running", "no sensor has ever reported", "note", mend)
     elif project.clock() - last["at"] > _SILENCE:
@@ -211,6 +212,22 @@ def _templates(project: Project) -> Iterator[Finding]:
         )
 
 
+def _context(project: Project) -> Iterator[Finding]:
+    options, folder = project.settings.context, project.template_folder
+    here = [one.template_id for one in read_folder(folder)] if folder is not None and folder.is_dir() else []
+    known = {*project.templates.newest(), *here}
+    if known and options.template not in known:
+        what = f"context.template is {options.template!r}{nearest(options.template, known)}"
+        yield Finding("unknown_template", what, "error", "correct [context] template in the settings")
+    try:
+        check_filters(options.filters, project.features)
+        if options.service is not None:
+            project.catalog.service(options.service)
+    except (DeclarationError, UnknownNameError) as error:
+        what = f"[context]: {error}"
+        yield Finding("unknown_feature", what, "error", "correct [context] filters or service in the settings")
+
+
 def _online(project: Project) -> Iterator[Finding]:
     project.online.ping()
     waiting = project.online.journal_size()
@@ -236,5 +253,6 @@ _PROBES = (
     _upkeep,
     _golden,
     _templates,
+    _context,
     _online,
 )

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from lodestore import declarations, events, ondemand, skew
 from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
-from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError, nearest
+from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError
 from lodestore.inputs import Inputs
 from lodestore.locks import Locks
 from lodestore.logs import Logs
@@ -745,7 +745,8 @@ def _keys(view: FeatureView, entities: Mapping[str, Sequence[Any]]) -> list[Key]
     columns = []
     for key, kind in zip(view.entity.keys, view.entity.types, strict=True):
         if key not in entities:
-            message = f"{view.name} needs the key {key!r}{nearest(key, entities)}"
+            given = ", ".join(map(repr, entities)) or "none"
+            message = f"{view.name} needs the key {key!r}; the keys that were given: {given}"
             raise RequestError(message)
         wanted = str if kind == "string" else int
         if {*map(type, entities[key])} - {wanted}:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
@@ -70,17 +70,19 @@ class Snapshots:
     def start(self) -> None:
         """The log is watched from now on, until `stop` or the end of the process, whichever comes first."""
         if self._thread is None:
-            atexit.register(self.stop)  # a read of the engine still under way when the interpreter ends aborts it
             thread = Thread(target=self._run, name="lodestore-releases", daemon=True)
             thread.start()
+            # A read of the engine still under way when the interpreter ends aborts it. A finalizer, because it runs
+            # among those of libraries that the thread imports meanwhile, and not after them.
+            self._end = weakref.finalize(self, _ended, self._stop, thread)
             self._thread = thread  # now, so that `stop` never waits for a thread that has not begun
 
     def stop(self) -> None:
         """The log is no longer watched; the snapshot stays."""
         self._stop.set()
-        atexit.unregister(self.stop)
         if self._thread is not None:
             self._thread.join()
+            self._end.detach()
 
     def refresh(self) -> bool:
         """Look at the log once; tells whether another release serves now. A failure is kept in `state`."""
@@ -111,6 +113,11 @@ class Snapshots:
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             self.refresh()
+
+
+def _ended(stop: Event, thread: Thread) -> None:
+    stop.set()
+    thread.join()
 
 
 def _refuse_going_back(known: int, found: int) -> None:

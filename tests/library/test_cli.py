@@ -45,6 +45,14 @@ def says(config: Wanted) -> None:
 def speak():
     says()
 
+@dg.op(out=dg.Out(dg.Nothing))
+def judge(context) -> None:
+    context.add_output_metadata({"outcome": "words@2 was not promoted: the gate says refused", "refused": True})
+
+@dg.job
+def decide():
+    judge()
+
 defs = dg.Definitions(
     assets=[numbers, broken, vectors],
     jobs=[
@@ -52,6 +60,7 @@ defs = dg.Definitions(
         dg.define_asset_job("fail", [broken]),
         dg.define_asset_job("reembed", [vectors]),
         speak,
+        decide,
     ],
 )
 """
@@ -629,6 +638,18 @@ def test_jobs_run_in_order_until_one_fails(jobs):
     assert "numbers ok" in done.stderr
     assert "Traceback" not in done.stderr
     assert (jobs / ".dagster" / "dagster.yaml").is_file()
+
+
+def test_a_job_that_ends_with_a_refusal_says_so_and_exits_with_1(jobs):
+    done = lodestore(jobs, "run", "decide")
+    told = lodestore(jobs, "run", "decide", "--json")
+
+    assert (done.returncode, told.returncode) == (1, 1)
+    assert "words@2 was not promoted" in done.stderr
+    assert "decide: refused" in done.stderr
+    assert "the live version stays" in done.stdout
+    (one,) = json.loads(told.stdout)["jobs"]
+    assert (one["success"], one["refused"]) == (True, "words@2 was not promoted: the gate says refused")
 
 
 def test_run_config_reaches_the_job(jobs):

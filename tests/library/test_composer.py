@@ -16,7 +16,8 @@ import pytest
 from lodestore.answer import answer
 from lodestore.composer import Composer, Request
 from lodestore.context import ContextOptions, turns
-from lodestore.errors import ModelError, RequestError, SettingsError, StoreError
+from lodestore.doctor import examine
+from lodestore.errors import DeclarationError, ModelError, RequestError, SettingsError, StoreError, UnknownNameError
 from lodestore.project import Project, open_project
 from lodestore.promotion import activate
 from lodestore.rerank import reranker_of
@@ -239,6 +240,29 @@ def test_a_filter_follows_the_users_features_and_narrows_what_the_caller_asks(pr
     assert {hit.category for hit in mine.hits} == {"office"}
     assert {hit.category for hit in other.hits} == {"office", "money"}
     assert both.hits == ()
+
+
+@pytest.mark.parametrize(
+    ("ref", "told"),
+    [
+        ("topics:categoris", "did you mean 'topics:categories'"),
+        ("topcs:categories", "did you mean 'topics'"),
+        ("document_features:word_count", "no feature of a user"),
+    ],
+)
+def test_a_filter_that_reads_nothing_is_an_error_and_never_no_filter(project, ref, told):
+    chosen = with_options(project, filters={"category": ref})
+
+    with pytest.raises((UnknownNameError, DeclarationError), match=told):
+        chosen.store.context(QUESTION, user_id="ada")
+    (found,) = [one for one in examine(chosen) if one.code == "unknown_feature"]
+    assert told in found.what
+
+
+def test_a_template_of_the_settings_that_nobody_has_is_told_by_doctor(project):
+    (found,) = [one for one in examine(with_options(project, template="qa_bsic")) if one.code == "unknown_template"]
+
+    assert "did you mean 'qa_basic'" in found.what
 
 
 def test_what_is_personal_is_neither_in_the_log_nor_in_the_features_of_a_replay(project):

@@ -894,6 +894,20 @@ def test_without_a_key_no_other_machine_is_let_in(project):
     assert "lodestore keys add" in done.stderr
 
 
+def test_a_port_that_another_program_has_is_told_in_one_line_with_the_way_out(project):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "lodestore", "--config", str(project.settings.root), "serve", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "--port N" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_serving_never_imports_what_belongs_to_dagster():
     code = (
         "import sys, lodestore.server.app, lodestore.project; print('dagster' in sys.modules, 'torch' in sys.modules)"

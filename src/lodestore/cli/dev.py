@@ -14,6 +14,7 @@ from types import FrameType
 import click
 
 from lodestore.cli.jobs import environment_of, workspace
+from lodestore.cli.serve import free_port
 from lodestore.cli.session import Session, command
 
 __all__ = ["dev"]
@@ -34,6 +35,8 @@ def dev(session: Session, port: int, host: str) -> None:
         raise UnavailableError(message)
     settings = load(session.config)
     place = workspace(Path.cwd(), settings.root)
+    free_port(host, port, "--port N")
+    free_port(settings.serve.host, settings.serve.port, "[serve] port in lodestore.toml")
     env = environment_of(session, settings.home)
     ui = [
         sys.executable,

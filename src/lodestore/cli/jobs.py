@@ -127,7 +127,7 @@ def run(
     outcome = _executed(order, environment_of(session, settings.home))
     _refuse(outcome, place)
     session.show(outcome, _page(outcome))
-    if not all(one["success"] for one in outcome["jobs"]):
+    if not all(one["success"] and "refused" not in one for one in outcome["jobs"]):
         click.get_current_context().exit(1)
 
 
@@ -229,6 +229,8 @@ def _refuse(outcome: Mapping[str, Any], place: Workspace) -> None:
 def _state(one: Mapping[str, Any]) -> str:
     if not one["success"]:
         return "failed"
+    if "refused" in one:
+        return "refused"
     return "nothing to do" if "note" in one else "ok"
 
 
@@ -238,3 +240,5 @@ def _page(outcome: Mapping[str, Any]) -> Iterator[Block]:
     for one in outcome["jobs"]:
         if not one["success"]:
             yield f"\n{one['job']} failed: {one['error']}"
+        if "refused" in one:
+            yield f"\n{one['job']}: {one['refused']}; the live version stays. Why, and what is held: lodestore status"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import click
 from lodestore.cli.session import Session, command
 from lodestore.errors import RefusedError
 
-__all__ = ["serve"]
+__all__ = ["free_port", "serve"]
 
 # What is in flight when the server is told to stop may take that long to be finished.
 _GRACE_SECONDS = 30
@@ -35,7 +36,21 @@ def serve(session: Session, host: str | None, port: int | None, workers: int | N
     options = load(session.config).serve
     address = host or options.host
     _check_address(session, address)
-    _run(address, options.port if port is None else port, workers or options.workers)
+    number = options.port if port is None else port
+    free_port(address, number, "--port N, or [serve] port")
+    _run(address, number, workers or options.workers)
+
+
+def free_port(host: str, port: int, way_out: str) -> None:
+    """The address can be listened at; otherwise the error says why, and how to name another one."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            message = f"{host}:{port} cannot be listened at ({error.strerror}); name another port: {way_out}"
+            raise RefusedError(message) from None
 
 
 def _check_address(session: Session, host: str) -> None:

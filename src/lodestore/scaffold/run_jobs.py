@@ -80,6 +80,8 @@ class Steps:
     def __init__(self, *, verbose: bool) -> None:
         self.steps: list[dict[str, Any]] = []
         self.error: str | None = None
+        self.refused: str | None = None
+        self._outcomes: dict[str, str] = {}
         self._verbose = verbose
         self._taken: set[tuple[str, str | None, str | None]] = set()
         self._lock = Lock()
@@ -103,6 +105,10 @@ class Steps:
                 say(f"  {event.step_key} ...", end="\r")
         elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
             self._ended(event.step_key, "ok", event.event_specific_data.duration_ms / 1000)
+            if event.step_key in self._outcomes:
+                say(f"    {self._outcomes[event.step_key]}")
+        elif event.event_type == dg.DagsterEventType.STEP_OUTPUT:
+            self._came_of_it(event.step_key, event.step_output_data.metadata or {})
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             self._failed(event.step_key, event.step_failure_data.error)
         elif event.event_type == dg.DagsterEventType.STEP_SKIPPED:
@@ -115,6 +121,13 @@ class Steps:
     def _ended(self, step: str, state: str, seconds: float = 0.0) -> None:
         self.steps.append({"step": step, "state": state, "seconds": round(seconds, 3)})
         say(f"  {step} {state}, {seconds:.1f} s")
+
+    def _came_of_it(self, step: str, metadata: Mapping[str, Any]) -> None:
+        """A step that decides says what came of it, and whether that is a refusal."""
+        if "outcome" in metadata:
+            self._outcomes[step] = metadata["outcome"].value
+            if "refused" in metadata and metadata["refused"].value:
+                self.refused = metadata["outcome"].value
 
     def _failed(self, step: str, error: Any) -> None:  # noqa: ANN401 - what dagster made of an exception
         self.error = self.error or reason(error)
@@ -169,8 +182,11 @@ def execute(job: dg.JobDefinition, wanted: Run, order: Order, instance: dg.Dagst
         if order["verbose"]:
             traceback.print_exc()
     seconds = round(time.monotonic() - started, 3)
-    say(f"{job.name}: {'ok' if success else 'failed'}, {seconds:.1f} s")
+    state = "failed" if not success else "refused" if steps.refused else "ok"
+    say(f"{job.name}: {state}, {seconds:.1f} s")
     out = {"job": job.name, "run_id": run_id, "success": success, "seconds": seconds, "steps": steps.steps}
+    if success and steps.refused:
+        return out | {"refused": steps.refused}
     return out if success else out | {"error": steps.error or "failed"}
 
 
@@ -200,7 +216,7 @@ def run(order: Order) -> tuple[dict[str, Any], int]:
             done.append(execute(found.resolve_job_def(wanted["job"]), wanted, order, instance))
             if not done[-1]["success"]:
                 break
-    return {"jobs": done}, 0 if done[-1]["success"] else 1
+    return {"jobs": done}, 0 if done[-1]["success"] and not any("refused" in one for one in done) else 1
 
 
 def main() -> int:
