@@ -12,6 +12,8 @@ from quality.bridge import Measured, evaluated, spec
 
 __all__ = ["view_checks"]
 
+_SHOWN = 3
+
 
 def view_checks(house: House, views: Iterable[FeatureView]) -> list[dg.AssetChecksDefinition]:
     """One group of checks for each view."""
@@ -22,7 +24,9 @@ def _checks(house: House, view: FeatureView) -> dg.AssetChecksDefinition:
     key = house.key(view.name)
 
     @dg.multi_asset_check(
-        name=f"{view.name}_checks", specs=[spec(one, key) for one in ("event_ids_unique", "fresh")], can_subset=True
+        name=f"{view.name}_checks",
+        specs=[spec(one, key) for one in ("event_ids_unique", "rows_taken", "fresh")],
+        can_subset=True,
     )
     def checks(
         context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
@@ -38,6 +42,14 @@ def _measured(project: Project, view: FeatureView, key: dg.AssetKey) -> Iterator
     yield Measured(
         "event_ids_unique", key, doubled == 0, doubled, 0, f"{doubled:,} events stand twice", "lodestore doctor"
     )
+    sources = [one.name for one in project.settings.events if one.view == view.name]
+    away = project.features.turned_away(view, sources)
+    reasons = "; ".join(f"{uri}: {why}" for uri, why in list(away.items())[:_SHOWN])
+    more = f"; and {len(away) - _SHOWN:,} more" if len(away) > _SHOWN else ""
+    yield Measured(
+        "rows_taken", key, not away, len(away), 0, f"{len(away):,} rows were turned away{': ' if away else ''}{reasons}{more}",
+        "mend or remove these rows, then: lodestore run features", warning=True,
+    )  # fmt: skip
     age, limit = project.features.age(view), view.fresh_within
     seconds = limit.total_seconds() if limit else 0.0
     late = age is not None and limit is not None and age > limit

@@ -275,6 +275,11 @@ class Features:
 
     # -- rejects
 
+    def turned_away(self, view: FeatureView, sources: Iterable[str]) -> dict[str, str]:
+        """Where rows of the view are turned away today, with the reason: of these event files, and computed ones."""
+        names = [*sources, f"view:{view.name}"]
+        return {uri: why for name in names for uri, why in self._open_rejects(name).items()}
+
     def _open_rejects(self, source: str) -> dict[str, str]:
         """Where rows of this source are turned away today, with the reason; `uri#line`."""
         latest = {str(row["uri"]): row for row in self._logs.rows("rejects", f"source = {quoted(source)}")}

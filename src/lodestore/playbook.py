@@ -185,6 +185,12 @@ GUIDE: Mapping[str, Guide] = MappingProxyType({
         "counts and averages are too high",
         "lodestore doctor",
     ),
+    "rows_taken": Guide(
+        "Every row of the event files, and every computed one, was taken.",
+        "a changed export, a category that is not declared, or a clock ahead of time",
+        "the history lacks these events, and features are of older ones",
+        "lodestore doctor",
+    ),
     "published": Guide(
         "What is online is as new as the history.",
         "a publication that was not run, or an online store that was emptied",

@@ -143,6 +143,34 @@ def test_a_rejected_file_fails_a_warning_and_stops_nothing(
     assert open_project(folder).releases.live().generation == 1
 
 
+def test_rows_that_are_turned_away_fail_a_warning_that_names_file_and_line(
+    make_project: MakeProject, instance: dg.DagsterInstance
+) -> None:
+    folder = make_project()
+    file = folder / "events" / "users.jsonl"
+    good = file.read_text(encoding="utf-8")
+    file.write_text(good + "\n{broken", encoding="utf-8")
+
+    first = run(folder, "features", instance)
+    file.write_text(good, encoding="utf-8")
+    second = run(folder, "features", instance)
+
+    before, after = (
+        {
+            one.asset_key.to_user_string(): one
+            for one in result.get_asset_check_evaluations()
+            if one.check_name == "rows_taken"
+        }
+        for result in (first, second)
+    )
+    assert first.success
+    assert not before["user_profile"].passed
+    assert before["user_profile"].severity is dg.AssetCheckSeverity.WARN
+    assert "users.jsonl#3" in str(before["user_profile"].description)
+    assert all(one.passed for name, one in before.items() if name != "user_profile")
+    assert all(one.passed for one in after.values())
+
+
 def test_a_run_that_keeps_what_it_cannot_find_says_so(make_project: MakeProject, instance: dg.DagsterInstance) -> None:
     folder = make_project()
     run(folder, "ingest", instance)
