@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ from lodestore.canary import Canaries, CanaryReading
 from lodestore.chunking import Chunker, ready
 from lodestore.errors import BudgetError, GateError, GoldenError, RefusedError, RetentionError
 from lodestore.gate import GateOptions, GateReport, Measured, Verdict, compared, judge, mean_overlap
-from lodestore.golden import GoldenSet
+from lodestore.golden import GoldenQuery, GoldenSet
 from lodestore.locks import Locks
 from lodestore.logs import Logs
 from lodestore.metrics import Interval
@@ -37,12 +38,15 @@ from lodestore.spaces import Gap
 from lodestore.tables import chunk_table, in_list
 from lodestore.versions import CHUNKED, Versions, of_events
 
-__all__ = ["Changes", "Plan", "Trial"]
+__all__ = ["TRIAL_SECONDS", "Changes", "Plan", "Trial"]
 
 # Writing and indexing all rows takes about this many times what comparing them takes: 4.9 at 356, 5.7 at 2,060 rows.
 _WRITING_IN_LOOKS = 4
 _TIMED_BATCHES = 5  # what a plan embeds to learn the speed of this machine
 _TRIAL_OTHERS = 2_000  # rows that no judgement names, so that a trial has something to be wrong about
+TRIAL_SECONDS = 60.0
+_TRIAL_TIMED = 16  # rows that are embedded to learn the speed
+_TRIAL_JUDGED = 0.6  # of the time goes to judged documents, the rest to others
 _RECALL_QUERIES = 200
 
 
@@ -365,8 +369,12 @@ class Changes:
         row = self._logs.last("gates", f"key = '{version.key}'")
         return None if row is None else {**row}
 
-    def trial(self, version: EmbeddingVersion) -> Trial:
-        """Embed judged documents and a sample of others, and estimate; the full run reuses the vectors."""
+    def trial(self, version: EmbeddingVersion, *, seconds: float = TRIAL_SECONDS) -> Trial:
+        """Embed judged documents and a sample of others, and estimate; the full run reuses the vectors.
+
+        As many queries, with all their judged documents, and as many others as about `seconds` allow here;
+        fewer queries make a wider interval. A model that is slower than one query's documents takes longer.
+        """
         if of_events(version):
             message = f"golden queries tell nothing of {version.feature}; price it with: lodestore models plan"
             raise GoldenError(message)
@@ -374,38 +382,70 @@ class Changes:
         if golden is None or not golden.judged:
             message = "a trial needs golden queries; declare [golden], or draft some: lodestore golden draft"
             raise GoldenError(message)
-        self._cut(version)
         started = time.monotonic()
-        documents = self._trial_documents(golden)
+        self._cut(version)
+        costs, rate = self._document_costs(version)
+        # What is left after the model was loaded, less what searching and judging take.
+        left = 0.75 * seconds - (time.monotonic() - started)
+        asked, documents = self._trial_sample(golden, costs, left / rate if rate else math.inf)
         within = in_list("document_id", documents)
         self._pipeline.fill(version, documents=frozenset(documents))
-        ours = ranked(self._vectors, version, self._embedder(version), golden, where=self._where, within=within)
-        scores = ours.scores(golden)
+        ours = ranked(self._vectors, version, self._embedder(version), asked, where=self._where, within=within)
+        scores = ours.scores(asked)
         live = self._rival(version)
         gap = None
         if live is not None:
-            theirs = ranked(self._vectors, live, self._embedder(live), golden, where=self._where, within=within)
-            gap = compared(scores, theirs.scores(golden))[0].difference
+            theirs = ranked(self._vectors, live, self._embedder(live), asked, where=self._where, within=within)
+            gap = compared(scores, theirs.scores(asked))[0].difference
         return Trial(
             version.key,
             version.label,
             live.label if live else None,
-            len(golden.judged),
+            len(asked.judged),
             self._store.count(version.table),
             time.monotonic() - started,
             scores.summary(seed=1),
             gap,
         )
 
-    def _trial_documents(self, golden: GoldenSet) -> list[str]:
-        judged = set(golden.documents)
-        others = [
-            one
-            for one in self._store.read("documents", ["document_id"])["document_id"].to_pylist()
-            if one not in judged
-        ]
-        picks = np.random.default_rng(0).permutation(len(others))[:_TRIAL_OTHERS]
-        return sorted(judged | {others[place] for place in picks})
+    def _document_costs(self, version: EmbeddingVersion) -> tuple[dict[str, int], float]:
+        """Tokens that are left to embed by document, and the seconds that one of them takes here."""
+        missing = difference(self._store, version).write
+        missing = missing.filter(pc.invert(pc.is_in(missing["content_hash"], self._cached_hashes(version))))
+        if not missing.num_rows or ready(version.chunker):
+            return {}, 0.0
+        sums = missing.group_by("document_id").aggregate([("n_tokens", "sum")])
+        some = missing.slice(0, _TRIAL_TIMED)
+        texts, embedder = self._sample_texts(version, some), self._embedder(version)
+        self._canaries.pin(version, embedder)  # the build would; it also warms up
+        took = _timed(partial(document_vectors, embedder, version, texts))
+        rate = took.seconds / max(1, pc.sum(some["n_tokens"]).as_py())
+        return dict(zip(sums["document_id"].to_pylist(), sums["n_tokens_sum"].to_pylist(), strict=True)), rate
+
+    def _trial_sample(self, golden: GoldenSet, costs: Mapping[str, int], tokens: float) -> tuple[GoldenSet, list[str]]:
+        """Queries with all their judged documents, and others, that cost about so many tokens; at least one query."""
+        random = np.random.default_rng(0)
+        chosen: set[str] = set()
+        queries: list[GoldenQuery] = []
+        spent = 0
+        for place in random.permutation(len(golden.judged)):
+            query = golden.judged[place]
+            new = set(golden.judgements[query.query_id]) - chosen
+            price = sum(costs.get(one, 0) for one in new)
+            if queries and spent + price > _TRIAL_JUDGED * tokens:
+                break
+            queries.append(query)
+            chosen |= new
+            spent += price
+        known = self._store.read("documents", ["document_id"])["document_id"].to_pylist()
+        others = [one for one in known if one not in chosen]
+        for place in random.permutation(len(others))[:_TRIAL_OTHERS]:
+            spent += costs.get(others[place], 0)
+            if spent > tokens:
+                break
+            chosen.add(others[place])
+        judgements = {one.query_id: golden.judgements[one.query_id] for one in queries}
+        return GoldenSet(golden.name, tuple(queries), judgements), sorted(chosen)
 
     # -- going live
 

@@ -239,6 +239,42 @@ def test_a_trial_embeds_the_judged_documents_and_the_full_run_reuses_them(folder
     assert filled.embedded == 0
 
 
+def test_a_trial_of_a_slow_model_asks_fewer_queries_and_stays_within_its_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "slow_model.py").write_text(
+        textwrap.dedent("""
+            import time, numpy
+
+            class Slow:
+                def embed_documents(self, texts):
+                    time.sleep(0.2 * sum("\\n" in text for text in texts))  # those of documents, with their titles
+                    return numpy.array([[len(text), 1.0, 2.0] for text in texts], "f4")
+
+                def embed_queries(self, texts):
+                    return numpy.array([[len(text), 1.0, 2.0] for text in texts], "f4")
+
+            def make(model):
+                return Slow()
+        """),
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    file = folder / "lodestore.toml"
+    model = '\n[[embedding.models]]\nname = "slow"\nversion = "1"\nsource = "python:slow_model:make"\ndimension = 3\n'
+    file.write_text(file.read_text() + model, encoding="utf-8")
+    ingest(open_project(folder))
+    changed = declaring(folder, "slow@1")
+
+    short = changed.changes.trial(changed.changes.candidate("content"), seconds=2.4)
+    whole = changed.changes.trial(changed.changes.candidate("content"), seconds=60.0)
+
+    assert 1 <= short.queries < 6
+    assert short.rows < 6
+    assert short.seconds < 2.4 + 2.0
+    assert (whole.queries, whole.rows) == (6, 6)
+
+
 def test_what_a_rollback_needs_is_not_dropped_and_the_rest_is(folder: Path, project: Project) -> None:
     first = project.versions.registered(project.releases.live().embeddings["content"])
     changed = declaring(folder, "glove@1")
