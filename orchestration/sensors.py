@@ -32,7 +32,9 @@ def model_changes(context: dg.SensorEvaluationContext, project: dg.ResourceParam
     """Declared and live differ, and nothing holds it: add the partition and launch the job, once."""
     beat(project.logs, project.clock)
     declared = _declared_since(project, context.cursor)
-    failed = context.instance.get_run_records(dg.RunsFilter(job_name="reembed", statuses=[dg.DagsterRunStatus.FAILURE]))
+    failed = context.instance.get_run_records(
+        dg.RunsFilter(job_name="reembed", statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+    )
     past = [run for run in failed if run.create_timestamp.timestamp() < declared.get(_partition(run), math.inf)]
     decision = decide(project.changes.state(_counted(failed), _counted(past)))
     project.changes.accept(decision)

@@ -121,7 +121,7 @@ def _vectors(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
         yield Measured(
             "coverage", key, not health.missing and trouble is None, health.coverage, 1.0,
             f"{detail}; {trouble}" if trouble else detail,
-            f"bring the model of {version.label} back, or: lodestore models drop {version.label}" if trouble
+            f"bring the model of {version.label} back; it is left alone once it is no longer where a rollback goes" if trouble
             else "lodestore run ingest",
             warning=beside, partition=version.key,
         )  # fmt: skip

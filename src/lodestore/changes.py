@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -216,7 +216,9 @@ class Changes:
             missing = missing.slice(0, 0)  # the documents bring their vectors
         tokens = pc.sum(missing["n_tokens"]).as_py() or 0
         cost = self._cost(version, missing) if missing.num_rows else _NOTHING
-        cost += looked * (1 + _WRITING_IN_LOOKS * gap.num_rows / max(wanted, 1))
+        rate = tokens / cost.seconds if cost.seconds else 0.0
+        if gap.num_rows:
+            cost += looked * (1 + _WRITING_IN_LOOKS * gap.num_rows / max(wanted, 1))
         asked = self._pipeline.gap(version)
         cost += self._cost_of_questions(version, asked)
         return Plan(
@@ -226,7 +228,7 @@ class Changes:
             missing.num_rows,
             gap.num_rows - missing.num_rows,
             tokens,
-            tokens / cost.seconds if missing.num_rows else 0.0,
+            rate,
             cost.seconds,
             gap.num_rows * (version.dimension * 4 + 1_200),
             self._truncated(version),
@@ -417,7 +419,8 @@ class Changes:
         sums = missing.group_by("document_id").aggregate([("n_tokens", "sum")])
         some = missing.slice(0, _TRIAL_TIMED)
         texts, embedder = self._sample_texts(version, some), self._embedder(version)
-        self._canaries.pin(version, embedder)  # the build would; it also warms up
+        document_vectors(embedder, version, texts)  # warms up, and refuses a model that is no good
+        self._canaries.pin(version, embedder)  # the build would, and that takes time, too
         took = _timed(partial(document_vectors, embedder, version, texts))
         rate = took.seconds / max(1, pc.sum(some["n_tokens"]).as_py())
         return dict(zip(sums["document_id"].to_pylist(), sums["n_tokens_sum"].to_pylist(), strict=True)), rate
@@ -478,12 +481,8 @@ class Changes:
     def _verify(self, version: EmbeddingVersion, *, by_name: bool, accept_loss: bool, reason: str) -> None:
         """The version is complete and fit to serve, and nothing forbids that it goes live."""
         rollout.verify_promotable(version, self._releases.holds(), by_name=by_name)
-        self._pipeline.fill(version)  # what arrived since it was built
-        health = self._pipeline.health(version)
-        if not health.healthy:
-            message = f"{version.feature} {version.label} cannot serve: {health.why_not()}; run: lodestore run reembed"
-            raise GateError(message)
-        self._pipeline.bind(version)
+        self._bring_up(version)  # what arrived since it was built
+        self._verify_health(version)
         self._verify_report(version, accept_loss=accept_loss, reason=reason)
 
     def _verify_report(self, version: EmbeddingVersion, *, accept_loss: bool, reason: str) -> None:
@@ -510,9 +509,8 @@ class Changes:
         embedding = slot.kind == "embedding"
         changes = rollout.rollback_changes(history, slot, follows=embedding and slot.name not in CHUNKED)
         leaving = self._versions.registered(history[-1].slots[slot]) if embedding else None
-        with self._going_live("rolling back"):
+        with self._caught_up(changes, "rolling back"):
             self._verify_present(slot, changes[slot])
-            self._catch_up(changes)
             if leaving is not None:
                 # Held before it leaves: a crash in between must not let a sensor bring it back.
                 self._hold(leaving, author=author, reason=reason)
@@ -544,23 +542,49 @@ class Changes:
             message = f"{value} was dropped; build it again by declaring it: lodestore run reembed"
             raise RetentionError(message)
 
-    def _catch_up(self, changes: Mapping[Slot, Any]) -> None:
-        """Versions that ingestion does not keep up to date, held ones say, are current before they serve again."""
-        wanted = [value for slot, value in changes.items() if slot.kind == "embedding" and value is not None]
-        kept = {one.key for one in self._versions.maintained(first=False)} if wanted else set()
-        for version in map(self._versions.registered, (key for key in wanted if key not in kept)):
-            if not self._pipeline.current(version):
-                self._pipeline.fill(version)
-            self._pipeline.bind(version)
+    @contextmanager
+    def _caught_up(self, changes: Mapping[Slot, Any], act: str) -> Iterator[None]:
+        """What is to serve again holds what is read today, also where ingestion does not keep it so: a held version.
+
+        Embedding what is missing may take long: others may go live meanwhile, but nobody drops these versions.
+        """
+        keys = [value for slot, value in changes.items() if slot.kind == "embedding" and value is not None]
+        with ExitStack() as held:
+            for version in map(self._versions.registered, sorted(keys)):
+                held.enter_context(self._kept_from_dropping(version, act))
+                self._verify_present(slot_of(version), version.key)
+                self._bring_up(version)
+            held.enter_context(self._going_live(act))
+            yield
+
+    def _kept_from_dropping(self, version: EmbeddingVersion, act: str) -> AbstractContextManager[None]:
+        return self._locks.hold(f"{version.table}.move", act)
+
+    def _bring_up(self, version: EmbeddingVersion) -> None:
+        """The version's chunks and vectors are current; `GateError` where it cannot serve all the same."""
+        if version.key not in {one.key for one in self._versions.maintained(first=False)}:
+            chunker = self._versions.chunker(version)
+            if chunker is not None:  # ingestion cuts for the versions that it maintains alone
+                with self._locks.writer(f"cutting chunks for {version.label}"):
+                    self._pipeline.corpus.sync_chunks(chunker)
+        if not self._pipeline.current(version):
+            self._pipeline.fill(version)
+            self._verify_health(version)
+        self._pipeline.bind(version)
+
+    def _verify_health(self, version: EmbeddingVersion) -> None:
+        health = self._pipeline.health(version)
+        if not health.healthy:
+            message = f"{version.feature} {version.label} cannot serve: {health.why_not()}; run: lodestore run reembed"
+            raise GateError(message)
 
     def restore(self, target: Release, *, author: str, reason: str = "") -> Release:
         """Every slot is what it was in `target`; embedding versions that leave are held."""
         base = self._releases.live()
         changes = rollout.restore_changes(base, target)
-        with self._going_live("restoring a release"):
+        with self._caught_up(changes, "restoring a release"):
             for slot, value in changes.items():
                 self._verify_present(slot, value)
-            self._catch_up(changes)
             embeddings = [slot for slot in changes if slot.kind == "embedding"]
             leaving = [self._versions.registered(base.slots[slot]) for slot in embeddings if base.slots.get(slot)]
             # Held before they leave: a crash in between must not let a sensor bring them back.
@@ -600,7 +624,8 @@ class Changes:
     def drop(self, version: EmbeddingVersion) -> None:
         """The version's live table is gone; refused while a slot or a rollback needs it."""
         rollout.verify_droppable(version, self._releases.history(), keep=self._keep)
-        with self._locks.writer(f"dropping {version.key}"), self._going_live(f"dropping {version.key}"):
+        act = f"dropping {version.key}"
+        with self._kept_from_dropping(version, act), self._locks.writer(act), self._going_live(act):
             rollout.verify_droppable(version, self._releases.history(), keep=self._keep)
             self._pipeline.drop(version)
 
@@ -650,6 +675,7 @@ class Changes:
             row["key"] for row in self._logs.rows("gates") if row["verdict"] == Verdict.INSUFFICIENT_QUERIES.value
         }
         following = frozenset(slot_of(one) for one in declared if of_events(one) and live.embeddings)
+        freed = {one.key: self._releases.freed(slot_of(one), one.fingerprint) for one in declared}
         since = {slot_of(one): rollout.since(history, slot_of(one)) for one in declared}
         state = State(
             declared,
@@ -658,6 +684,7 @@ class Changes:
             dict(failures or {}),
             following,
             since=since,
+            freed=freed,
             forgiven=dict(forgiven or {}),
         )
         return replace(state, settled=frozenset(rollout.run_key(one, state) for one in declared if one.key in waiting))

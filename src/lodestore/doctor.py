@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lodestore import golden
 from lodestore.composer import check_filters
+from lodestore.context import ContextOptions
 from lodestore.errors import DeclarationError, LodestoreError, ModelError, SettingsError, UnknownNameError, nearest
 from lodestore.maintain import NAME as MAINTAIN
 from lodestore.project import Project
@@ -216,7 +217,7 @@ def _context(project: Project) -> Iterator[Finding]:
     options, folder = project.settings.context, project.template_folder
     here = [one.template_id for one in read_folder(folder)] if folder is not None and folder.is_dir() else []
     known = {*project.templates.newest(), *here}
-    if known and options.template not in known:
+    if known and options.template not in known and options.template != ContextOptions().template:
         what = f"context.template is {options.template!r}{nearest(options.template, known)}"
         yield Finding("unknown_template", what, "error", "correct [context] template in the settings")
     try:

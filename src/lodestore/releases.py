@@ -222,6 +222,11 @@ class ReleaseLog:
         row = {"id": uuid4().hex, "slot": str(slot), "fingerprint": fingerprint, "version": version}
         self._logs.put("holds", {**row, "state": state, "author": author, "reason": reason})
 
+    def freed(self, slot: Slot, fingerprint: str) -> int:
+        """How often a hold of this version of the slot has ended."""
+        marks = (str(slot), fingerprint, "freed")
+        return sum((row["slot"], row["fingerprint"], row["state"]) == marks for row in self._logs.rows("holds"))
+
     def holds(self) -> list[Hold]:
         """What is held now."""
         latest: dict[tuple[str, str], Mapping[str, Any]] = {}

@@ -45,6 +45,7 @@ class State:
     following: frozenset[Slot] = frozenset()  # slots without a version that answer by another slot's
     settled: frozenset[str] = frozenset()  # run keys whose gate waits for a person
     since: Mapping[Slot, int] = field(default_factory=dict)  # the generation with which each slot got its live value
+    freed: Mapping[str, int] = field(default_factory=dict)  # partition key -> holds of it that have ended
     forgiven: Mapping[str, int] = field(default_factory=dict)  # of the failed runs, those from before it was declared
 
 
@@ -77,13 +78,14 @@ def decide(state: State) -> Decision:
 
 
 def run_key(version: EmbeddingVersion, state: State) -> str:
-    """One key for one attempt: it changes with the fingerprint, whenever its own slot changes, and after a failure.
+    """One key for one attempt: it changes with the fingerprint, when its own slot changes, a hold ends, and after a failure.
 
     A run key counts for ever. Going there and back and there again has to launch again; a release that changes
     other slots, such as an activated template, must not.
     """
     attempt = state.failures.get(version.key, 0) + 1
-    return f"reembed/{version.key}/{version.fingerprint[:12]}/{state.since.get(slot_of(version), 0)}/{attempt}"
+    changed = f"{state.since.get(slot_of(version), 0)}.{state.freed.get(version.key, 0)}"
+    return f"reembed/{version.key}/{version.fingerprint[:12]}/{changed}/{attempt}"
 
 
 def since(history: Sequence[Release], slot: Slot) -> int:

@@ -15,6 +15,7 @@ from lodestore.releases import Release
 __all__ = ["POLL_SECONDS", "SnapshotState", "Snapshots"]
 
 POLL_SECONDS = 0.5
+_AT_THE_END_SECONDS = 10.0  # for a look at the log, or a library that is being imported; a store that hangs is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class Snapshots:
 
 def _ended(stop: Event, thread: Thread) -> None:
     stop.set()
-    thread.join()
+    thread.join(_AT_THE_END_SECONDS)
 
 
 def _refuse_going_back(known: int, found: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,31 @@ def test_a_held_version_is_brought_up_to_date_before_it_serves_again(folder: Pat
     assert (
         open_project(folder).store.search("garden gate", k=1, mode="vector").hits[0].document_id == "handbook/garden.md"
     )
+
+
+def test_a_held_version_that_is_cut_in_its_own_way_follows_the_documents_too(folder: Path, project: Project) -> None:
+    file = folder / "lodestore.toml"
+    sized = re.sub(r"size = \d+", "size = 24", file.read_text())
+    file.write_text(sized if "[chunks]" in sized else sized + "\n[chunks]\nsize = 24\n", encoding="utf-8")
+    changed = declaring(folder, "glove@1")
+    changed.changes.plan(changed.changes.candidate("content"))  # cuts, as the job does
+    version = built(changed)
+    changed.changes.gate(version)
+    live = changed.versions.registered(changed.releases.live().embeddings["content"])
+    changed.changes.promote(version, author="test", by_name=True, accept_loss=True, reason="a test")
+    slot = changed.releases.slot("embedding:content")
+    changed.changes.rollback(slot, author="me")
+    (folder / "docs" / "parking.md").write_text("# Parking\n\nA parking permit costs nine coins a month.\n")
+    (folder / "docs" / "travel.md").unlink()
+    ingest(changed)
+
+    changed.changes.rollback(slot, author="me")
+
+    again = open_project(folder).store
+    found = {hit.document_id for hit in again.search("parking permit and train tickets", k=20, mode="vector").hits}
+    assert live.chunker != version.chunker
+    assert "handbook/parking.md" in found
+    assert "handbook/travel.md" not in found
 
 
 def test_too_few_queries_wait_for_a_person_who_says_why(folder: Path, project: Project) -> None:

@@ -106,6 +106,14 @@ def test_a_release_of_another_slot_launches_no_second_run_and_going_back_and_for
     assert there_again != first
 
 
+def test_a_version_that_was_refused_is_tried_again_once_its_hold_has_ended_and_it_is_declared_anew() -> None:
+    (first,) = decide(state(B, A)).launches
+
+    (second,) = decide(state(B, A, freed={B.key: 1})).launches
+
+    assert first.run_key != second.run_key
+
+
 def test_a_held_version_is_promoted_only_by_name() -> None:
     with pytest.raises(HeldError, match="b@1 is held"):
         verify_promotable(B, [hold(B)], by_name=False)

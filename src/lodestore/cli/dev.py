@@ -23,7 +23,7 @@ _GRACE_SECONDS = 20
 
 
 @command()
-@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The UI has no login: leave it on loopback.")
 def dev(session: Session, port: int, host: str) -> None:
     """Open the Dagster UI with its daemon, and the feature server beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -43,14 +44,18 @@ def serve(session: Session, host: str | None, port: int | None, workers: int | N
 
 def free_port(host: str, port: int, way_out: str) -> None:
     """The address can be listened at; otherwise the error says why, and how to name another one."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            message = f"{host}:{port} cannot be listened at ({error.strerror}); name another port: {way_out}"
-            raise RefusedError(message) from None
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in places:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        taken = isinstance(error, OSError) and error.errno in {errno.EADDRINUSE, errno.EACCES}
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        mend = f"name another port: {way_out}" if taken else "name an address of this machine: --host, or [serve] host"
+        message = f"{host}:{port} cannot be listened at ({why}); {mend}"
+        raise RefusedError(message) from None
 
 
 def _check_address(session: Session, host: str) -> None:
