@@ -553,9 +553,19 @@ class Changes:
             for version in map(self._versions.registered, sorted(keys)):
                 held.enter_context(self._kept_from_dropping(version, act))
                 self._verify_present(slot_of(version), version.key)
-                self._bring_up(version)
+                if not self._trusted(version):
+                    self._bring_up(version)
             held.enter_context(self._going_live(act))
             yield
+
+    def _trusted(self, version: EmbeddingVersion) -> bool:
+        """Whether every ingestion kept the version up to date, without reading all its rows: a way back is in a hurry.
+
+        It was never held, its model is there, and it has as many rows as it should.
+        """
+        kept = {one.key for one in self._versions.maintained(first=False)}
+        never_held = version.key in kept and not self._releases.freed(slot_of(version), version.fingerprint)
+        return never_held and self._versions.trouble(version) is None and self._pipeline.as_many(version)
 
     def _kept_from_dropping(self, version: EmbeddingVersion, act: str) -> AbstractContextManager[None]:
         return self._locks.hold(f"{version.table}.move", act)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore.canary import Canaries
-from lodestore.chunking import Chunker, ready
+from lodestore.chunking import Chunker, ready, whole
 from lodestore.corpus import ChunkSync, Corpus, DocumentSync
 from lodestore.documents import DocumentSource, read
 from lodestore.errors import ModelError, SourceError
@@ -26,7 +26,7 @@ from lodestore.reembed import Filled, Filling, difference
 from lodestore.releases import Release, ReleaseLog, Slot
 from lodestore.spaces import FOLLOWED, Gap, Rebuilt, Spaces
 from lodestore.spec import FeatureView
-from lodestore.tables import embedding_schema, view_table
+from lodestore.tables import chunk_table, embedding_schema, view_table
 from lodestore.templates import Added, Templates
 from lodestore.versions import Versions, of_events, slot_of
 
@@ -236,6 +236,12 @@ class Pipeline:
             return False
         self._vectors.index(version.table)
         return self._vectors.indexed(version.table)
+
+    def as_many(self, version: EmbeddingVersion) -> bool:
+        """Whether the version's table has as many rows as there are texts for it; False where only reading tells."""
+        if of_events(version) or ready(version.chunker) or whole(version.chunker):
+            return False
+        return self._store.count(version.table) == self._store.count(chunk_table(version.chunker))
 
     def current(self, version: EmbeddingVersion) -> bool:
         """Whether the version's table holds exactly the rows that it should."""
