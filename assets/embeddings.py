@@ -52,15 +52,9 @@ def _live_embeddings(house: House) -> dg.AssetsDefinition:
         ),
     )
     def live_embeddings(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:
-        versions = project.versions.maintained()
-        context.instance.add_dynamic_partitions(str(embedding_versions.name), [one.key for one in versions])
-        missed: dict[str, str] = {}
-        filled = project.pipeline.each_maintained(
-            lambda one: _filled(context, project, house, one),
-            otherwise=lambda one, error: missed.update({one.key: str(error)}),
-        )
-        for key, why in missed.items():
-            context.log.warning("%s does not serve and is not up to date: %s", key, why)
+        keys = [one.key for one in project.versions.maintained()]
+        context.instance.add_dynamic_partitions(str(embedding_versions.name), keys)
+        filled, missed = _each_filled(context, project, house)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": sum(one.rows for one in filled),
@@ -72,6 +66,20 @@ def _live_embeddings(house: House) -> dg.AssetsDefinition:
         )
 
     return live_embeddings
+
+
+def _each_filled(
+    context: dg.AssetExecutionContext, project: Project, house: House
+) -> tuple[list[Filled], dict[str, str]]:
+    """What was filled, and why a version that does not serve was not."""
+    missed: dict[str, str] = {}
+    filled = project.pipeline.each_maintained(
+        lambda one: _filled(context, project, house, one),
+        otherwise=lambda one, error: missed.update({one.key: str(error)}),
+    )
+    for key, why in missed.items():
+        context.log.warning("%s does not serve and is not up to date: %s", key, why)
+    return filled, missed
 
 
 def _filled(context: dg.AssetExecutionContext, project: Project, house: House, version: EmbeddingVersion) -> Filled:

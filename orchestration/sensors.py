@@ -3,14 +3,14 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from assets.partitions import embedding_versions
 from lodestore.heartbeats import beat
 from lodestore.project import Project
-from lodestore.rollout import decide
+from lodestore.rollout import Decision, decide
 
 __all__ = ["sensors"]
 
@@ -32,20 +32,31 @@ def model_changes(context: dg.SensorEvaluationContext, project: dg.ResourceParam
     """Declared and live differ, and nothing holds it: add the partition and launch the job, once."""
     beat(project.logs, project.clock)
     declared = _declared_since(project, context.cursor)
-    failed = context.instance.get_run_records(
-        dg.RunsFilter(job_name="reembed", statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
-    )
-    past = [run for run in failed if run.create_timestamp.timestamp() < declared.get(_partition(run), math.inf)]
-    decision = decide(project.changes.state(_counted(failed), _counted(past)))
+    failed, past = _failures(context.instance, declared)
+    decision = decide(project.changes.state(failed, past))
     project.changes.accept(decision)
-    cursor = json.dumps(declared)
+    return _launching(decision, cursor=json.dumps(declared))
+
+
+def _failures(instance: dg.DagsterInstance, declared: Mapping[str, float]) -> tuple[dict[str, int], dict[str, int]]:
+    """Failed runs by partition: all of them, and those from before it was declared (again)."""
+    statuses = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    failed = instance.get_run_records(dg.RunsFilter(job_name="reembed", statuses=statuses))
+    past = [run for run in failed if run.create_timestamp.timestamp() < declared.get(_partition(run), math.inf)]
+    return _counted(failed), _counted(past)
+
+
+def _launching(decision: Decision, *, cursor: str) -> dg.SensorResult:
+    """The partitions and runs that were decided on, or why there are none."""
+    if not decision.launches:
+        return dg.SensorResult(
+            skip_reason="; ".join(decision.notes) or "no embedding feature is declared", cursor=cursor
+        )
     keys = [one.version.key for one in decision.launches]
-    requests = [dg.RunRequest(run_key=one.run_key, partition_key=one.version.key) for one in decision.launches]
-    if not requests:
-        skipped = "; ".join(decision.notes) or "no embedding feature is declared"
-        return dg.SensorResult(skip_reason=skipped, cursor=cursor)
     return dg.SensorResult(
-        run_requests=requests, dynamic_partitions_requests=[embedding_versions.build_add_request(keys)], cursor=cursor
+        run_requests=[dg.RunRequest(run_key=one.run_key, partition_key=one.version.key) for one in decision.launches],
+        dynamic_partitions_requests=[embedding_versions.build_add_request(keys)],
+        cursor=cursor,
     )
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.house import House
+from lodestore.models import EmbeddingVersion
+from lodestore.pipeline import VersionHealth
 from lodestore.project import Project
 from lodestore.tables import chunk_table
 from quality.bridge import Measured, evaluated, spec
@@ -111,20 +113,9 @@ def _vector_checks(house: House) -> dg.AssetChecksDefinition:
 
 
 def _vectors(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
-    live = project.releases.live().embeddings
     for version in project.versions.maintained():
         health = project.pipeline.health(version)
-        # What does not serve, such as the way back of a rollback, warns and stops nothing.
-        beside = live.get(version.feature, version.key) != version.key
-        trouble = project.versions.trouble(version) if beside else None
-        detail = f"{health.rows:,} of {health.wanted:,} rows of {version.key}"
-        yield Measured(
-            "coverage", key, not health.missing and trouble is None, health.coverage, 1.0,
-            f"{detail}; {trouble}" if trouble else detail,
-            f"bring the model of {version.label} back; it is left alone once it is no longer where a rollback goes" if trouble
-            else "lodestore run ingest",
-            warning=beside, partition=version.key,
-        )  # fmt: skip
+        yield _coverage(project, key, version, health)
         yield Measured(
             "vector_ids_unique", key, not health.duplicates, health.duplicates, 0,
             f"{health.duplicates:,} rows stand twice", "lodestore doctor", partition=version.key,
@@ -133,3 +124,17 @@ def _vectors(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
             "vectors_sound", key, not health.bad, health.bad, 0, f"{health.bad:,} vectors cannot be searched",
             f"lodestore models show {version.label}", partition=version.key,
         )  # fmt: skip
+
+
+def _coverage(project: Project, key: dg.AssetKey, version: EmbeddingVersion, health: VersionHealth) -> Measured:
+    """Every chunk has a vector. What does not serve, such as the way back of a rollback, warns and stops nothing."""
+    beside = project.releases.live().embeddings.get(version.feature, version.key) != version.key
+    trouble = project.versions.trouble(version) if beside else None
+    detail, mend = f"{health.rows:,} of {health.wanted:,} rows of {version.key}", "lodestore run ingest"
+    if trouble is not None:
+        detail = f"{detail}; {trouble}"
+        mend = f"bring the model of {version.label} back; it is left alone once it is no longer where a rollback goes"
+    complete = not health.missing and trouble is None
+    return Measured(
+        "coverage", key, complete, health.coverage, 1.0, detail, mend, warning=beside, partition=version.key
+    )

@@ -38,23 +38,34 @@ def _checks(house: House, view: FeatureView) -> dg.AssetChecksDefinition:
 
 
 def _measured(project: Project, view: FeatureView, key: dg.AssetKey) -> Iterator[Measured]:
+    yield _unique(project, view, key)
+    yield _taken(project, view, key)
+    yield _fresh(project, view, key)
+
+
+def _unique(project: Project, view: FeatureView, key: dg.AssetKey) -> Measured:
     doubled = project.corpus.doubled(f"fv__{view.name}__v{view.version}", "event_id")
-    yield Measured(
+    return Measured(
         "event_ids_unique", key, doubled == 0, doubled, 0, f"{doubled:,} events stand twice", "lodestore doctor"
     )
-    sources = [one.name for one in project.settings.events if one.view == view.name]
-    away = project.features.turned_away(view, sources)
+
+
+def _taken(project: Project, view: FeatureView, key: dg.AssetKey) -> Measured:
+    away = project.features.turned_away(view, [one.name for one in project.settings.events if one.view == view.name])
     reasons = "; ".join(f"{uri}: {why}" for uri, why in list(away.items())[:_SHOWN])
     more = f"; and {len(away) - _SHOWN:,} more" if len(away) > _SHOWN else ""
-    yield Measured(
-        "rows_taken", key, not away, len(away), 0, f"{len(away):,} rows were turned away{': ' if away else ''}{reasons}{more}",
+    return Measured(
+        "rows_taken", key, not away, len(away), 0,
+        f"{len(away):,} rows were turned away{': ' if away else ''}{reasons}{more}",
         "mend or remove these rows, then: lodestore run features", warning=True,
     )  # fmt: skip
+
+
+def _fresh(project: Project, view: FeatureView, key: dg.AssetKey) -> Measured:
     age, limit = project.features.age(view), view.fresh_within
-    seconds = limit.total_seconds() if limit else 0.0
     late = age is not None and limit is not None and age > limit
     shown = "no rows yet" if age is None else f"the newest event is {age.total_seconds():,.0f} s old"
-    yield Measured(
-        "fresh", key, not late, age.total_seconds() if age else 0.0, seconds, shown,
+    return Measured(
+        "fresh", key, not late, age.total_seconds() if age else 0.0, limit.total_seconds() if limit else 0.0, shown,
         "look at the event source, then: lodestore run features", warning=True, plotted=True,
     )  # fmt: skip

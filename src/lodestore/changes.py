@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -23,30 +23,29 @@ from lodestore.canary import Canaries, CanaryReading
 from lodestore.chunking import Chunker, ready
 from lodestore.errors import BudgetError, GateError, GoldenError, RefusedError, RetentionError
 from lodestore.gate import GateOptions, GateReport, Measured, Verdict, compared, judge, mean_overlap
-from lodestore.golden import GoldenQuery, GoldenSet
+from lodestore.golden import GoldenSet
 from lodestore.locks import Locks
 from lodestore.logs import Logs
-from lodestore.metrics import Interval
 from lodestore.models import EmbeddingVersion
 from lodestore.pipeline import Pipeline
 from lodestore.ports import Embedder, OfflineStore, VectorStore
 from lodestore.ranking import Ranked, Where, index_recall, ranked
-from lodestore.reembed import Difference, batches_by_length, difference, document_vectors
+from lodestore.reembed import batches_by_length, difference, document_vectors
 from lodestore.releases import Release, ReleaseLog, Slot
 from lodestore.rollout import State, slot_of
 from lodestore.spaces import Gap
 from lodestore.tables import chunk_table, in_list
+from lodestore.trial import TRIAL_SECONDS, Trial, sampled
 from lodestore.versions import CHUNKED, Versions, of_events
 
-__all__ = ["TRIAL_SECONDS", "Changes", "Plan", "Trial"]
+__all__ = ["Changes", "Plan"]
+
+_T = TypeVar("_T")
 
 # Writing and indexing all rows takes about this many times what comparing them takes: 4.9 at 356, 5.7 at 2,060 rows.
 _WRITING_IN_LOOKS = 4
 _TIMED_BATCHES = 5  # what a plan embeds to learn the speed of this machine
-_TRIAL_OTHERS = 2_000  # rows that no judgement names, so that a trial has something to be wrong about
-TRIAL_SECONDS = 60.0
 _TRIAL_TIMED = 16  # rows that are embedded to learn the speed
-_TRIAL_JUDGED = 0.6  # of the time goes to judged documents, the rest to others
 _RECALL_QUERIES = 200
 
 
@@ -82,20 +81,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A version measured on judged documents and a sample, before all is built."""
-
-    key: str
-    label: str
-    live_label: str | None
-    queries: int
-    rows: int
-    seconds: float
-    candidate: Mapping[str, Interval]
-    difference: Interval | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Cost:
     """Seconds that passed, and seconds that processors worked."""
 
@@ -112,10 +97,11 @@ class _Cost:
 _NOTHING = _Cost()
 
 
-def _timed(work: Callable[[], object]) -> _Cost:
+def _timed(work: Callable[[], _T]) -> tuple[_T, _Cost]:
+    """What the work returned, and what it took."""
     wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return _Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    result = work()
+    return result, _Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 class Changes:
@@ -201,19 +187,14 @@ class Changes:
         embedder.embed_queries(pieces[0])  # only warms up
         took = _Cost()
         for texts in pieces:
-            took += _timed(partial(embedder.embed_queries, texts))
+            took += _timed(partial(embedder.embed_queries, texts))[1]
         return took * (gap.embedded / sum(map(len, pieces)))
 
     def _plan_of_documents(self, version: EmbeddingVersion) -> Plan:
         self._cut(version)
-        found: list[Difference] = []
-        looked = _timed(lambda: found.append(difference(self._store, version)))
-        gap, wanted = found[0].write, found[0].wanted
-        hashes = gap["content_hash"]
-        known = self._cached_hashes(version)
-        missing = gap.filter(pc.invert(pc.is_in(hashes, known)))
-        if ready(version.chunker):
-            missing = missing.slice(0, 0)  # the documents bring their vectors
+        found, looked = _timed(partial(difference, self._store, version))
+        gap, wanted = found.write, found.wanted
+        missing = self._missing(version, gap)
         tokens = pc.sum(missing["n_tokens"]).as_py() or 0
         cost = self._cost(version, missing) if missing.num_rows else _NOTHING
         rate = tokens / cost.seconds if cost.seconds else 0.0
@@ -245,6 +226,12 @@ class Changes:
             with self._locks.writer(f"cutting chunks for {version.label}"):
                 self._pipeline.corpus.sync_chunks(chunker)
 
+    def _missing(self, version: EmbeddingVersion, gap: pa.Table) -> pa.Table:
+        """The rows of the gap that the model has to be called for: neither cached nor brought by the documents."""
+        if ready(version.chunker):
+            return gap.slice(0, 0)
+        return gap.filter(pc.invert(pc.is_in(gap["content_hash"], self._cached_hashes(version))))
+
     def _cached_hashes(self, version: EmbeddingVersion) -> pa.Array:
         tables = [one.table for one in self._versions.all() if one.fingerprint == version.fingerprint]
         found = [self._store.read(name, ["content_hash"])["content_hash"] for name in tables if self._store.count(name)]
@@ -260,7 +247,7 @@ class Changes:
         taken = []
         for turn, place in enumerate([places[0], *places]):
             texts = self._sample_texts(version, missing.take(batches[place]))
-            took = _timed(partial(document_vectors, embedder, version, texts))
+            _, took = _timed(partial(document_vectors, embedder, version, texts))
             if turn:  # the first one only warms up
                 taken.append(took * (1 / sum(lengths[one] for one in batches[place])))
         tokens = np.array([sum(lengths[one] for one in batch) for batch in batches])
@@ -389,7 +376,8 @@ class Changes:
         costs, rate = self._document_costs(version)
         # What is left after the model was loaded, less what searching and judging take.
         left = 0.75 * seconds - (time.monotonic() - started)
-        asked, documents = self._trial_sample(golden, costs, left / rate if rate else math.inf)
+        known = self._store.read("documents", ["document_id"])["document_id"].to_pylist()
+        asked, documents = sampled(golden, costs, known=known, tokens=left / rate if rate else math.inf)
         within = in_list("document_id", documents)
         self._pipeline.fill(version, documents=frozenset(documents))
         ours = ranked(self._vectors, version, self._embedder(version), asked, where=self._where, within=within)
@@ -412,43 +400,17 @@ class Changes:
 
     def _document_costs(self, version: EmbeddingVersion) -> tuple[dict[str, int], float]:
         """Tokens that are left to embed by document, and the seconds that one of them takes here."""
-        missing = difference(self._store, version).write
-        missing = missing.filter(pc.invert(pc.is_in(missing["content_hash"], self._cached_hashes(version))))
-        if not missing.num_rows or ready(version.chunker):
+        missing = self._missing(version, difference(self._store, version).write)
+        if not missing.num_rows:
             return {}, 0.0
         sums = missing.group_by("document_id").aggregate([("n_tokens", "sum")])
         some = missing.slice(0, _TRIAL_TIMED)
         texts, embedder = self._sample_texts(version, some), self._embedder(version)
         document_vectors(embedder, version, texts)  # warms up, and refuses a model that is no good
         self._canaries.pin(version, embedder)  # the build would, and that takes time, too
-        took = _timed(partial(document_vectors, embedder, version, texts))
+        _, took = _timed(partial(document_vectors, embedder, version, texts))
         rate = took.seconds / max(1, pc.sum(some["n_tokens"]).as_py())
         return dict(zip(sums["document_id"].to_pylist(), sums["n_tokens_sum"].to_pylist(), strict=True)), rate
-
-    def _trial_sample(self, golden: GoldenSet, costs: Mapping[str, int], tokens: float) -> tuple[GoldenSet, list[str]]:
-        """Queries with all their judged documents, and others, that cost about so many tokens; at least one query."""
-        random = np.random.default_rng(0)
-        chosen: set[str] = set()
-        queries: list[GoldenQuery] = []
-        spent = 0
-        for place in random.permutation(len(golden.judged)):
-            query = golden.judged[place]
-            new = set(golden.judgements[query.query_id]) - chosen
-            price = sum(costs.get(one, 0) for one in new)
-            if queries and spent + price > _TRIAL_JUDGED * tokens:
-                break
-            queries.append(query)
-            chosen |= new
-            spent += price
-        known = self._store.read("documents", ["document_id"])["document_id"].to_pylist()
-        others = [one for one in known if one not in chosen]
-        for place in random.permutation(len(others))[:_TRIAL_OTHERS]:
-            spent += costs.get(others[place], 0)
-            if spent > tokens:
-                break
-            chosen.add(others[place])
-        judgements = {one.query_id: golden.judgements[one.query_id] for one in queries}
-        return GoldenSet(golden.name, tuple(queries), judgements), sorted(chosen)
 
     # -- going live
 
@@ -481,8 +443,10 @@ class Changes:
     def _verify(self, version: EmbeddingVersion, *, by_name: bool, accept_loss: bool, reason: str) -> None:
         """The version is complete and fit to serve, and nothing forbids that it goes live."""
         rollout.verify_promotable(version, self._releases.holds(), by_name=by_name)
-        self._bring_up(version)  # what arrived since it was built
-        self._verify_health(version)
+        self._cut_unmaintained(version)
+        # What arrived since it was built; and its index, or its very table, which a killed build left out.
+        self._pipeline.fill(version)
+        self._verify_serving(version)
         self._verify_report(version, accept_loss=accept_loss, reason=reason)
 
     def _verify_report(self, version: EmbeddingVersion, *, accept_loss: bool, reason: str) -> None:
@@ -563,30 +527,40 @@ class Changes:
 
         It was never held, its model is there, and it has as many rows as it should.
         """
-        kept = {one.key for one in self._versions.maintained(first=False)}
-        never_held = version.key in kept and not self._releases.freed(slot_of(version), version.fingerprint)
+        never_held = version.key in self._maintained() and not self._releases.freed(
+            slot_of(version), version.fingerprint
+        )
         return never_held and self._versions.trouble(version) is None and self._pipeline.as_many(version)
 
     def _kept_from_dropping(self, version: EmbeddingVersion, act: str) -> AbstractContextManager[None]:
         return self._locks.hold(f"{version.table}.move", act)
 
     def _bring_up(self, version: EmbeddingVersion) -> None:
-        """The version's chunks and vectors are current; `GateError` where it cannot serve all the same."""
-        if version.key not in {one.key for one in self._versions.maintained(first=False)}:
-            chunker = self._versions.chunker(version)
-            if chunker is not None:  # ingestion cuts for the versions that it maintains alone
-                with self._locks.writer(f"cutting chunks for {version.label}"):
-                    self._pipeline.corpus.sync_chunks(chunker)
-        if not self._pipeline.current(version):
+        """The version's chunks, vectors and index are current; `GateError` where it cannot serve all the same."""
+        self._cut_unmaintained(version)
+        if self._pipeline.current(version):
+            self._pipeline.index(version)
+        else:
             self._pipeline.fill(version)
-            self._verify_health(version)
-        self._pipeline.bind(version)
+        self._verify_serving(version)
 
-    def _verify_health(self, version: EmbeddingVersion) -> None:
+    def _cut_unmaintained(self, version: EmbeddingVersion) -> None:
+        """The version's chunks follow the documents: ingestion cuts for the versions that it maintains alone."""
+        chunker = None if version.key in self._maintained() else self._versions.chunker(version)
+        if chunker is not None:
+            with self._locks.writer(f"cutting chunks for {version.label}"):
+                self._pipeline.corpus.sync_chunks(chunker)
+
+    def _maintained(self) -> set[str]:
+        return {one.key for one in self._versions.maintained(first=False)}
+
+    def _verify_serving(self, version: EmbeddingVersion) -> None:
+        """The version is whole, and every feature that it makes is online in it; `GateError` where it is not."""
         health = self._pipeline.health(version)
         if not health.healthy:
             message = f"{version.feature} {version.label} cannot serve: {health.why_not()}; run: lodestore run reembed"
             raise GateError(message)
+        self._pipeline.bind(version)
 
     def restore(self, target: Release, *, author: str, reason: str = "") -> Release:
         """Every slot is what it was in `target`; embedding versions that leave are held."""

@@ -282,7 +282,7 @@ class Pipeline:
         errors, done = self.versions.register_first(), []
         states = self.versions.states()
         slots = self.releases.live().embeddings
-        for version in sorted(self.versions.maintained(), key=lambda one: states.get(one.key) != "live"):
+        for version in sorted(self.versions.maintained(first=False), key=lambda one: states.get(one.key) != "live"):
             try:
                 done.append(act(version))
             except ModelError as error:

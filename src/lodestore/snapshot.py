@@ -75,7 +75,7 @@ class Snapshots:
             thread.start()
             # A read of the engine still under way when the interpreter ends aborts it. A finalizer, because it runs
             # among those of libraries that the thread imports meanwhile, and not after them.
-            self._end = weakref.finalize(self, _ended, self._stop, thread)
+            weakref.finalize(self, _ended, self._stop, thread)
             self._thread = thread  # now, so that `stop` never waits for a thread that has not begun
 
     def stop(self) -> None:
@@ -83,7 +83,6 @@ class Snapshots:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-            self._end.detach()
 
     def refresh(self) -> bool:
         """Look at the log once; tells whether another release serves now. A failure is kept in `state`."""

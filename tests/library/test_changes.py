@@ -103,6 +103,26 @@ def test_a_change_is_planned_built_judged_and_promoted(folder: Path, project: Pr
     assert changed.store.search("refund of a charge").version == "glove@1"
 
 
+def test_a_version_whose_build_died_before_its_index_is_indexed_before_it_goes_live(
+    folder: Path, project: Project
+) -> None:
+    import lancedb
+
+    changed = declaring(folder, "glove@1")
+    version = built(changed)
+    changed.changes.gate(version)
+    table = lancedb.connect(folder / ".lodestore").open_table(version.table)
+    names = {one.name for one in table.list_indices()}
+    for name in names:
+        table.drop_index(name)
+
+    changed.changes.promote(version, author="test")
+
+    table = lancedb.connect(folder / ".lodestore").open_table(version.table)
+    assert names
+    assert {one.name for one in table.list_indices()} == names
+
+
 def test_going_back_and_forth_calls_the_model_no_second_time(folder: Path, project: Project) -> None:
     changed = declaring(folder, "glove@1")
     version = built(changed)

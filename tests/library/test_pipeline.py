@@ -302,3 +302,5 @@ def test_a_predecessor_whose_model_is_gone_does_not_keep_the_live_version_from_b
     assert "glove@1" in {project.versions.registered(one.key).label for one in filled}
     live = project.versions.registered(project.releases.live().embeddings["content"])
     assert project.pipeline.health(live).healthy
+    with pytest.raises(ModelError, match="words@1 is gone"):
+        project.pipeline.fill_maintained()

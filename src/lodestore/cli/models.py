@@ -128,13 +128,13 @@ _LOST = "; their texts are not kept ([context] log_queries), so their users' vec
 @command(models)
 @click.argument("label", metavar="MODEL@VERSION")
 @_FEATURE
-@click.option(
-    "--seconds", type=click.FloatRange(1), default=60.0, show_default=True, help="How long it may take, about."
-)
-def trial(session: Session, label: str, feature: str, seconds: float) -> None:
+@click.option("--seconds", type=click.FloatRange(1), help="How long it may take, about; a minute unless told.")
+def trial(session: Session, label: str, feature: str, seconds: float | None) -> None:
     """Embed judged documents and a sample, and estimate how the version will do."""
+    from lodestore.trial import TRIAL_SECONDS
+
     changes = session.project.changes
-    tried = changes.trial(changes.candidate(feature, label), seconds=seconds)
+    tried = changes.trial(changes.candidate(feature, label), seconds=seconds or TRIAL_SECONDS)
     facts: dict[str, object] = {name: _interval(one) for name, one in tried.candidate.items()}
     if tried.difference is not None:
         facts[f"ndcg@10 against {tried.live_label}"] = _interval(tried.difference)
