@@ -15,6 +15,7 @@ __all__ = ["retrieval_checks"]
 
 _INDEX = ("index_recall", "index_tail")
 _LEAST_OVERLAP = 0.95
+_SHOWN = 10
 
 
 def retrieval_checks(house: House) -> list[dg.AssetChecksDefinition]:
@@ -62,5 +63,9 @@ def _replays(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
     found = consistency(project)
     yield Measured(
         "context_replay", key, found.overlap >= _LEAST_OVERLAP, found.overlap, _LEAST_OVERLAP, found.sentence(),
-        guide("context_replay").settle, warning=True, facts={"replayed": found.replayed, "skipped": found.skipped},
+        guide("context_replay").settle, warning=True,
+        facts={
+            "replayed": found.replayed, "skipped": found.skipped, "lost": found.lost, "gained": found.gained,
+            "different": list(found.different[:_SHOWN]),
+        },
     )  # fmt: skip

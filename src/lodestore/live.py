@@ -93,6 +93,17 @@ class Live:
         vector = None if mode == "text" else self.embed([query], feature)[0]
         return self._answer(version, query, vector, k, mode, where, extras, started)
 
+    def weighed(self, query: str, *, k: int = 10, mode: Mode = "hybrid", where: str | None = None) -> list[Hit]:
+        """Whatever a search for k chunks weighs, best first: `find` gives the first k of them."""
+        checked_query(query, k=k, mode=mode)
+        version = self.version()
+        vector = None if mode == "text" else self.embed([query])[0]
+        titles = self._titles(query, version, mode, _PLAIN)
+        return retrieval.search(
+            self.vectors, version.table, query, vector,
+            k=k, mode=mode, where=where, weights=self.weights, titles=titles, every=True,
+        )  # fmt: skip
+
     def search_many(
         self,
         queries: Sequence[str],
@@ -154,7 +165,11 @@ class Live:
         return Weights(self.weights.vector, self.weights.text, title)
 
     def _titles(self, query: str, version: EmbeddingVersion, mode: Mode, extras: Extras) -> Titles | None:
-        wanted = self._weighed(extras).title > 0 and mode == "hybrid" and version.feature == "content"
+        joins = mode == "hybrid" and version.feature == "content"
+        if extras.titles and not joins:
+            message = f"titles join a hybrid search of the content; this one is {mode} of the {version.feature}"
+            raise RequestError(message)
+        wanted = joins and self._weighed(extras).title > 0
         if not wanted or (extras.titles is None and "title" not in self.versions):
             return None
         return Titles(self.version("title").table, self.embed([query], "title")[0])

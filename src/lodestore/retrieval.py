@@ -235,10 +235,11 @@ def search(
     weights: Weights | None = None,
     titles: Titles | None = None,
     exact: bool = False,
+    every: bool = False,
 ) -> list[Hit]:
     """The k best rows of one table. `vector` is the query's, by the model of that very table.
 
-    `titles` joins a hybrid search as a third ranking: every candidate chunk of a document has the
+    `every` gives whatever was weighed for them, best first: the candidates of a hybrid search. `titles` joins a hybrid search as a third ranking: every candidate chunk of a document has the
     rank of its document's title, and the best chunk of each such document is a candidate.
     """
     if mode == "text":
@@ -251,17 +252,18 @@ def search(
         found = store.nearest(table, vector, k, where=where, exact=exact, columns=COLUMNS)
         return [replace(hit_of(row, row["_score"]), vector_score=row["_score"]) for row in found.to_pylist()]
     depth, say = candidates(k), weights or Weights()
+    most = None if every else k
     near = store.nearest(table, vector, depth, where=where, exact=exact, columns=COLUMNS)
     matching = store.matching(table, query, depth, where=where, columns=COLUMNS)
     if titles is None or not say.title:
-        return fused(near, matching, k, weights=say)
+        return fused(near, matching, most, weights=say)
     titled = store.nearest(
         titles.table, titles.vector, depth, where=where, exact=exact, columns=["row_id", "document_id"]
     )
     documents = titled["document_id"].to_pylist()
     theirs = _joined(where, in_list("document_id", documents[:k]))
     more = store.nearest(table, vector, depth, where=theirs, exact=exact, columns=COLUMNS)
-    return fused(near, matching, k, weights=say, titles=documents, more=more)
+    return fused(near, matching, most, weights=say, titles=documents, more=more)
 
 
 def _joined(*conditions: str | None) -> str:
@@ -271,13 +273,13 @@ def _joined(*conditions: str | None) -> str:
 def fused(
     near: pa.Table,
     matching: pa.Table,
-    k: int,
+    k: int | None,
     *,
     weights: Weights | None = None,
     titles: Sequence[str] = (),
     more: pa.Table | None = None,
 ) -> list[Hit]:
-    """The k best rows by the ranks of both sides, and by the rank of their documents' titles.
+    """The k best rows, or all of them, by the ranks of both sides, and by the rank of their documents' titles.
 
     `titles` are document ids, best first; `more` are candidates beside those of the two sides.
     """

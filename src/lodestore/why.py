@@ -9,10 +9,6 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, Protocol
 
-import numpy as np
-import pyarrow as pa
-
-from lodestore import retrieval
 from lodestore.conditions import COLUMNS, demanded
 from lodestore.errors import RequestError
 from lodestore.filters import And, Filter, combine, parse
@@ -20,13 +16,12 @@ from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import OfflineStore, VectorStore
 from lodestore.retrieval import Mode, checked_query
+from lodestore.standing import Standing, standing
 from lodestore.tables import FILTERABLE, chunk_table, quoted, retired
 from lodestore.wire import jsonable, rfc3339
 
 __all__ = ["Reason", "Reasons", "Why"]
 
-# A rank beyond this one is told as such: nobody needs to know whether it is 20,000 or 30,000.
-_DEEPEST = 10_000
 _SIMILAR = 3
 
 
@@ -193,42 +188,26 @@ class Reasons:
         return self._ranked(live, asked, version, document)
 
     def _ranked(self, live: Live, asked: _Asked, version: EmbeddingVersion, document: str) -> Why:
-        vector = None if asked.mode == "text" else live.embed([asked.query])[0]
         where = asked.whole.sql() if asked.whole is not None else None
-        found = live.find(asked.query, k=asked.k, mode=asked.mode, where=where).hits
-        place = next((n for n, hit in enumerate(found, start=1) if hit.document_id == document), None)
-        if place is not None:
-            hit = found[place - 1]
-            says = f"{document} is found, at place {place} with {hit.score:.3g}"
-            return self._told(
-                live, asked, Reason.FOUND, says, "", document=document, rank=place, score=hit.score,
-                chunk_id=hit.chunk_id, ranks={"vector": hit.vector_rank, "text": hit.text_rank},
-            )  # fmt: skip
-        needed = found[-1].score if len(found) == asked.k else None
-        rank, score, chunk = self._place(asked, version, vector, where, document)
+        stands = standing(live, self._tables, asked.query, document, k=asked.k, mode=asked.mode, where=where)
+        reason, says, mend = self._placed(version, document, stands)
+        return self._told(
+            live, asked, reason, says, mend, document=document, rank=stands.rank, score=stands.score,
+            needed=None if stands.found else stands.needed, chunk_id=stands.chunk_id, ranks=dict(stands.ranks),
+        )  # fmt: skip
+
+    def _placed(self, version: EmbeddingVersion, document: str, stands: Standing) -> tuple[Reason, str, str]:
+        """The reason, the sentence and the mend for a document that is in the searched table."""
+        says = stands.sentence()
+        if stands.found:
+            return Reason.FOUND, f"{document} is found, at place {stands.rank} with {stands.score:.3g}", ""
+        if stands.missed:
+            return Reason.RANKED, says, "make the index anew where it finds too little: lodestore run maintain"
         cut = self._tables.count(chunk_table(version.chunker), f"truncated AND document_id = {quoted(document)}")
-        says = _sentence(rank, score, needed, asked.k)
-        reason, mend = Reason.RANKED, "say more of it in the title or the text, or compare: lodestore evaluate"
         if cut:
             says = f"{cut} of its chunks are longer than {version.label} reads and were cut; {says}"
-            reason, mend = Reason.CUT, "lower chunks.size in lodestore.toml, then: lodestore run reembed"
-        return self._told(
-            live, asked, reason, says, mend, document=document, rank=rank, score=score, needed=needed, chunk_id=chunk
-        )
-
-    def _place(
-        self, asked: _Asked, version: EmbeddingVersion, vector: np.ndarray | None, where: str | None, document: str
-    ) -> tuple[int | None, float | None, str | None]:
-        """Rank, score and id of the document's best chunk when the search goes as deep as it can."""
-        total = min(max(self._tables.count(version.table, where), 1), _DEEPEST)
-        columns = ["row_id", "document_id"]
-        near = matching = None
-        if vector is not None:
-            near = self._tables.nearest(version.table, vector, total, where=where, exact=True, columns=columns)
-        if asked.mode != "vector":
-            matching = self._tables.matching(version.table, asked.query, total, where=where, columns=columns)
-        say = self._live().weights
-        return _best(_ranking(near, matching, [say.vector, say.text]), document)
+            return Reason.CUT, says, "lower chunks.size in lodestore.toml, then: lodestore run reembed"
+        return Reason.RANKED, says, "say more of it in the title or the text, or compare: lodestore evaluate"
 
     def _told(
         self,
@@ -272,34 +251,3 @@ def _failing(where: Filter, row: Mapping[str, Any]) -> str:
         has = [f"{name} = {jsonable(row[name])!r}" for name in row if f"`{name}`" in text]
         told.append(f"{text} is not true of it" + (f" ({', '.join(has)})" if has else ""))
     return "; ".join(told)
-
-
-def _ranking(
-    near: pa.Table | None, matching: pa.Table | None, weights: Sequence[float]
-) -> list[tuple[str, str, float]]:
-    """(chunk, document, score), best first: of one side, or fused of both."""
-    sides = [side for side in (near, matching) if side is not None]
-    if len(sides) == 1:
-        (side,) = sides
-        columns = (side["row_id"].to_pylist(), side["document_id"].to_pylist(), side["_score"].to_pylist())
-        return list(zip(*columns, strict=True))
-    of: dict[str, str] = {}
-    for side in sides:
-        of.update(zip(side["row_id"].to_pylist(), side["document_id"].to_pylist(), strict=True))
-    rankings = [side["row_id"].to_pylist() for side in sides]
-    return [(name, of[name], score) for name, score in retrieval.fuse(rankings, weights=weights)]
-
-
-def _best(ranking: Sequence[tuple[str, str, float]], document: str) -> tuple[int | None, float | None, str | None]:
-    for rank, (chunk, owner, score) in enumerate(ranking, start=1):
-        if owner == document:
-            return rank, score, chunk
-    return None, None, None
-
-
-def _sentence(rank: int | None, score: float | None, needed: float | None, k: int) -> str:
-    if rank is None or score is None:
-        return f"it is not among the {_DEEPEST:,} best; its words are not in the query"
-    if needed is None:
-        return f"rank {rank}, with {score:.3g}"
-    return f"rank {rank}, place {k} needs {needed:.3g}, it has {score:.3g}"

@@ -206,7 +206,7 @@ def wait(condition):
 
 def test_a_list_that_changes_reaches_the_vectors_and_nothing_is_embedded(project):
     file = project.settings.root / "docs" / "board.md"
-    before = file.read_text()
+    before, then = file.read_text(), project.clock()
     file.write_text(before.replace("[board]", "[sales]"))
     try:
         (filled,) = ingest(project)
@@ -214,6 +214,9 @@ def test_a_list_that_changes_reaches_the_vectors_and_nothing_is_embedded(project
         assert (filled.embedded, filled.reused) == (0, 1)
         assert "files/board.md" in found(project, mandatory="access contains 'sales'")
         assert "files/board.md" not in found(project, mandatory="access contains 'board'")
+        # Of the past the lists are those of then, as all else is.
+        assert "files/board.md" in found(project, mandatory="access contains 'board'", as_of=then)
+        assert "files/board.md" not in found(project, mandatory="access contains 'sales'", as_of=then)
     finally:
         file.write_text(before)
         ingest(project)

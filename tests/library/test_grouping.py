@@ -115,6 +115,12 @@ def test_titles_that_are_asked_for_but_not_live_are_an_error(live):
     assert live.find("topic3").hits
 
 
+@pytest.mark.parametrize("mode", ["vector", "text"])
+def test_titles_that_cannot_join_are_an_error_and_not_left_out(live, mode):
+    with pytest.raises(RequestError, match=f"titles join a hybrid search.*{mode}"):
+        live.find("x", mode=mode, extras=Extras(titles=True))
+
+
 @pytest.mark.parametrize(("name", "value"), [("vector", -1), ("text", float("nan")), ("title", True)])
 def test_a_weight_is_a_number_from_zero_on(name, value):
     with pytest.raises(SettingsError, match=f"weight {name}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import dagster as dg
+import numpy as np
 
 from assets.house import House
 from lodestore.project import open_project
@@ -61,7 +62,13 @@ def with_golden(folder):
 
 def ingest(folder):
     steps = open_project(folder).pipeline
-    for step in (steps.read_documents, steps.cut_chunks, steps.fill_maintained, steps.promote_first):
+    for step in (
+        steps.read_documents,
+        steps.add_templates,
+        steps.cut_chunks,
+        steps.fill_maintained,
+        steps.promote_first,
+    ):
         step()
 
 
@@ -89,3 +96,78 @@ def test_the_check_of_the_golden_level_fails_when_the_live_release_answers_worse
     assert (before.passed, after.passed) == (True, False)
     assert after.severity is dg.AssetCheckSeverity.ERROR
     assert "when it went live" in after.description
+
+
+def one_check(folder, asset, name):
+    """Runs that check alone, as often as it is called."""
+    chosen = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(asset), name))
+    job = dg.define_asset_job("one", chosen)
+    definitions = dg.Definitions.merge(build(str(folder)), dg.Definitions(jobs=[job]))
+
+    def measure():
+        result = definitions.resolve_job_def("one").execute_in_process(raise_on_error=False)
+        (found,) = result.get_asset_check_evaluations()
+        return found
+
+    return measure
+
+
+def test_served_chunks_that_history_no_longer_has_fail_the_check_which_counts_them(make_project):
+    folder = make_project(LOGGED)
+    ingest(folder)
+    project = open_project(folder)
+    made = project.store.context("when are invoices sent", user_id="ada")
+    project.store.context("who approves flights", user_id="ada")
+    measure = one_check(folder, "release", "context_replay")
+    before = measure()
+
+    # Rows that leave without a trace: nothing in the library does that.
+    table = project.live().version("content").table
+    project.tables.delete(table, "row_id", [made.hits[0].chunk_id])
+    after = measure()
+
+    assert (before.passed, after.passed) == (True, False)
+    assert before.metadata["different"].value == []
+    assert made.context_id in after.metadata["different"].value
+    assert after.metadata["lost"].value == len(after.metadata["different"].value)
+    assert after.metadata["value"].value < 0.95
+    assert "chunks lost" in after.description
+    assert "lodestore replay CONTEXT_ID" in after.description
+
+
+def test_an_index_that_finds_too_little_fails_its_check_until_it_is_rebuilt_where_that_is_allowed(make_project):
+    from lancedb.index import IvfPq
+
+    folder = make_project()
+    rng = np.random.default_rng(1)
+    words = [f"{a}{b}" for a in ("bo", "ra", "ti", "lun", "mek") for b in ("dal", "nor", "pis", "gat", "vex")]
+    for n in range(320):
+        (folder / "docs" / f"{n}.md").write_text(f"# Note {n}\n\n{' '.join(rng.choice(words, 30))}\n")
+    ingest(folder)
+    project = open_project(folder)
+    # An index that keeps next to nothing of a vector.
+    index = IvfPq(distance_type="cosine", num_partitions=1, num_sub_vectors=2, num_bits=4)
+    project.tables._open(project.live().version("content").table).create_index("vector", config=index, replace=True)
+
+    left = one_check(folder, "live_embeddings", "index_recall")()
+    with (folder / "lodestore.toml").open("a") as settings:
+        settings.write("\n[search]\nrebuild = true\n")
+    mended = one_check(folder, "live_embeddings", "index_recall")()
+
+    assert (left.passed, mended.passed) == (False, True)
+    assert left.severity is dg.AssetCheckSeverity.ERROR
+    assert left.metadata["value"].value < 0.95
+    assert "of 1% of the rows" in left.description
+    assert "search.rebuild = true" in left.description
+    assert "the index was rebuilt" in mended.description
+
+
+def test_recall_is_measured_every_hour_and_indexes_are_mended_every_night(make_project):
+    definitions = build(str(make_project()))
+
+    crons = {one.job_name: one.cron_schedule for one in definitions.schedules}
+    checks = definitions.resolve_job_def("monitor").asset_layer.asset_graph.asset_check_keys
+
+    assert crons["monitor"] == "35 * * * *"
+    assert crons["maintain"] == "15 4 * * *"
+    assert {"index_recall", "context_replay", "golden_level"} <= {key.name for key in checks}

@@ -72,13 +72,17 @@ def draft(session: Session, count: int, seed: int, out: Path) -> None:
 @click.option(
     "--mode", type=click.Choice(["vector", "hybrid", "text"]), default="vector", show_default=True, help="As of search."
 )
+@click.option("--filter", "where", help="As of search.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write: Parquet, CSV or JSONL.")
-def dataset(session: Session, questions: Path, features: tuple[str, ...], k: int, mode: Mode, out: Path) -> None:
+def dataset(
+    session: Session, questions: Path, features: tuple[str, ...], k: int, mode: Mode, where: str | None, out: Path
+) -> None:
     """Write the chunks and features that each past question would have got, for training rerankers.
 
     QUESTIONS has the columns query and event_timestamp, the keys of the features' entities (user_id),
     and whatever else should come along.
     """
+    from lodestore.conditions import compiled
     from lodestore.datasets import build, leaks
     from lodestore.tablefiles import read_table, with_moments, write_table
 
@@ -90,6 +94,7 @@ def dataset(session: Session, questions: Path, features: tuple[str, ...], k: int
         features=features,
         k=k,
         mode=mode,
+        where=compiled(where) if where else None,
     )
     write_table(made, out)
     value = {"rows": made.num_rows, "columns": made.column_names, "leaks": leaks(made), "out": str(out)}
