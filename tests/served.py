@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 from starlette.testclient import TestClient
 
+from lodestore.client import Client
 from lodestore.project import Project, open_project
 from lodestore.server.app import application
 from lodestore.server.options import ServerOptions
@@ -119,6 +120,22 @@ def free_port() -> int:
 def started(project: Project, options: ServerOptions | None = None) -> TestClient:
     """The server in this process; it runs inside `with`."""
     return TestClient(application(project, options), base_url="http://127.0.0.1", client=("127.0.0.1", 50_000))
+
+
+@contextmanager
+def client_of(project: Project) -> Iterator[Client]:
+    """The client of the library before the server in this process."""
+    with started(project) as http:
+        until(lambda: http.get("/v1/views").status_code == httpx.codes.OK)  # once the keys have been read
+
+        def handled(request: httpx.Request) -> httpx.Response:
+            path = request.url.raw_path.decode()
+            told = http.request(request.method, path, content=request.content, headers=dict(request.headers))
+            headers = {name: value for name, value in told.headers.items() if name != "content-length"}
+            return httpx.Response(told.status_code, headers=headers, content=told.content)
+
+        with Client("http://127.0.0.1", transport=httpx.MockTransport(handled)) as client:
+            yield client
 
 
 @contextmanager

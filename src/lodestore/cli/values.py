@@ -37,7 +37,8 @@ def online(
     catalog = session.project.catalog
     refs = [*_refs(features), *(catalog.service(service).features if service else ())]
     rows = _grouped(pairs(entities, "--entity"))
-    keys = {name: [_key(catalog, name, one) for one in column] for name, column in rows.items()}
+    numbers = _number_keys(catalog, refs)
+    keys = {name: [_key(one, number=name in numbers) for one in column] for name, column in rows.items()}
     count = max(map(len, keys.values()), default=1)
     given = {name: _input(catalog, name, column, count) for name, column in _grouped(pairs(inputs, "--input")).items()}
     found = session.project.store.online(refs, keys, inputs=given)
@@ -57,13 +58,20 @@ def _grouped(given: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     return out
 
 
-def _key(catalog: Catalog, name: str, text: str) -> str | int:
-    """The key in the type that its entity declares; an unknown key stays text, and the answer says so."""
-    for view in catalog.latest.values():
-        kinds = dict(zip(view.entity.keys, view.entity.types, strict=True))
-        if kinds.get(name) == "integer" and re.fullmatch(r"-?[0-9]{1,30}", text):
-            return int(text)
-    return text
+def _number_keys(catalog: Catalog, refs: Sequence[FeatureRef]) -> frozenset[str]:
+    """The keys of the views that are asked which are whole numbers; another view's key of that name may be text."""
+    asked = [
+        *refs,
+        *(ref for one in refs if one.view in catalog.on_demand for ref in catalog.on_demand[one.view].reads),
+    ]
+    views = [catalog.views.get((one.view, one.version or 0), catalog.latest.get(one.view)) for one in asked]
+    kinds = [pair for view in views if view for pair in zip(view.entity.keys, view.entity.types, strict=True)]
+    return frozenset(key for key, kind in kinds if kind == "integer")
+
+
+def _key(text: str, *, number: bool) -> str | int:
+    """The key in the type that is declared; text that is no number stays text, and the answer says so."""
+    return int(text) if number and re.fullmatch(r"-?[0-9]{1,30}", text) else text
 
 
 def _input(catalog: Catalog, name: str, texts: Sequence[str], rows: int) -> list[Any]:
@@ -185,7 +193,7 @@ def historical(
     from lodestore.tablefiles import read_table, with_moments, write_table
 
     names = list(dict.fromkeys(one for given in features for one in given.split(",")))
-    entities = with_moments(read_table(source, texts=_text_keys(session.project.catalog)))
+    entities = with_moments(read_table(source, texts=_text_keys(session.project.catalog, _refs(names))))
     joined = session.project.store.historical(entities, names, as_known_at=as_known_at)
     write_table(joined, out)
     known = {name: joined.num_rows - joined[name].null_count for name in names}
@@ -195,6 +203,7 @@ def historical(
     )
 
 
-def _text_keys(catalog: Catalog) -> list[str]:
-    entities = {view.entity for view in catalog.latest.values()}
-    return [key for one in entities for key, kind in zip(one.keys, one.types, strict=True) if kind == "string"]
+def _text_keys(catalog: Catalog, refs: Sequence[FeatureRef]) -> list[str]:
+    """The columns of a CSV that are text whatever they look like: every key that is not a number of the views asked."""
+    keys = [key for view in catalog.latest.values() for key in view.entity.keys]
+    return [one for one in dict.fromkeys(keys) if one not in _number_keys(catalog, refs)]
