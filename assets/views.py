@@ -1,12 +1,13 @@
 """Feature views: one asset each, from what is declared."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import dagster as dg
 
 from assets import metadata
 from assets.automation import view_freshness
 from assets.house import House
+from lodestore.catalog import TAKEN
 from lodestore.events import EventSource
 from lodestore.project import Project
 from lodestore.spec import FeatureView
@@ -24,7 +25,15 @@ def view_assets(
     fed = {
         name: [house.key("events", one.name) for one in events if one.view == name] for name in {e.view for e in events}
     }
-    return [*specs, *(_view(house, view, fed.get(view.name, [])) for view in views)]
+    declared = list(views)
+    own = TAKEN.union(one.name for one in declared)
+    above = {one.name: [_upstream(house, name, own) for name in one.upstream] for one in declared}
+    return [*specs, *(_view(house, view, [*above[view.name], *fed.get(view.name, [])]) for view in declared)]
+
+
+def _upstream(house: House, name: str, own: Collection[str]) -> dg.AssetKey:
+    """An asset of Lodestore by its name; any other is somebody else's, whose key no prefix of ours changes."""
+    return house.key(name) if name in own else dg.AssetKey(name.split("/"))
 
 
 def _events(house: House, source: EventSource) -> dg.AssetSpec:
@@ -36,12 +45,10 @@ def _events(house: House, source: EventSource) -> dg.AssetSpec:
     )
 
 
-def _view(house: House, view: FeatureView, fed_by: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
-    upstream = [house.key(*name.split("/")) for name in view.upstream]
-
+def _view(house: House, view: FeatureView, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     @dg.asset(
         key=house.key(view.name),
-        deps=[*upstream, *fed_by],
+        deps=deps,
         group_name=_GROUPS.get(view.name, "features"),
         kinds={"lancedb", view.source.value},
         owners=[view.owner] if view.owner else None,

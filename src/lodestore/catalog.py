@@ -13,7 +13,7 @@ from typing import TypeVar
 from lodestore.errors import DeclarationError, UnknownViewError
 from lodestore.spec import FeatureRef, FeatureService, FeatureView, OnDemandView
 
-__all__ = ["Catalog", "catalog_of", "collect"]
+__all__ = ["TAKEN", "Catalog", "catalog_of", "collect"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -119,7 +119,7 @@ def _put(known: dict[_K, _V], key: _K, value: _V, what: str) -> None:
 
 
 # What the graph and the jobs around the views are called: an asset of the same name would clash with them.
-_TAKEN = frozenset(
+TAKEN = frozenset(
     [
         "documents",
         "chunks",
@@ -143,7 +143,7 @@ _TAKEN = frozenset(
 
 
 def _complete(catalog: Catalog) -> None:
-    taken = sorted(_TAKEN & set(catalog.latest))
+    taken = sorted(TAKEN & set(catalog.latest))
     if taken:
         message = f"feature view {taken[0]}: an asset or a job of Lodestore has this name; call it something else"
         raise DeclarationError(message)
