@@ -39,7 +39,7 @@ from lodestore.online import (
     moment_of,
 )
 from lodestore.ports import Clock, OfflineStore
-from lodestore.push import JOURNAL_LIMIT, note_newest, push
+from lodestore.push import JOURNAL_LIMIT, note_newest, push, refuse_overflow
 from lodestore.releases import NOTHING, Release, ReleaseLog
 from lodestore.rows import check_rows
 from lodestore.spaces import (
@@ -66,6 +66,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LOOKED_UP_FOR = 1_000_000
 _REFERENCES = frozenset({str, FeatureRef})
+# For how long pushes leave the system of record alone once it did not answer.
+_PAUSE = timedelta(seconds=10)
 # The most rows that are held in memory at once.
 _ROWS_PER_STEP = 50_000
 # Why a row is in the log of rejects, which documents share, and that it no longer is.
@@ -146,6 +148,7 @@ class Features:
         self._locks = locks
         self._journal_limit = journal_limit
         self._agreed: list[FeatureView] = []
+        self._ask_again = _EPOCH
         self._skew_every = skew_every
         self._reads = 0
         self._newest: dict[str, tuple[int, int]] = {}
@@ -481,19 +484,23 @@ class Features:
     def push(self, view: str, rows: Iterable[Mapping[str, Any]] | pa.Table) -> Written:
         """The rows are visible to the next read of every process; when one of them is bad, none is."""
         declared = self.catalog.view(view)
-        try:
-            self._agree(declared)
-        except StoreError:
-            # The system of record is away: the journal takes the rows, and draining asks again.
-            _log.warning("the declaration of %s could not be compared with the stored one", view)
-        return push(
-            declared,
-            rows,
-            self._online,
-            now=self._clock(),
-            versions=lambda: versions_of(self._logs),
-            journal_limit=self._journal_limit,
-        )
+        # Asked first: while the system of record is away the comparison takes seconds, a refusal should not.
+        refuse_overflow(declared, self._online, self._journal_limit)
+        self._compare(declared)
+        return push(declared, rows, self._online, now=self._clock(), versions=lambda: versions_of(self._logs))
+
+    def _compare(self, view: FeatureView) -> None:
+        """The declaration breaks no promise, as far as the system of record can be asked.
+
+        While it is away the journal takes the rows, draining asks again, and pushes ask only now and then.
+        """
+        now = self._clock()
+        if view not in self._agreed and now >= self._ask_again:
+            try:
+                self._agree(view)
+            except StoreError:
+                self._ask_again = now + _PAUSE
+                _log.warning("the declaration of %s could not be compared with the stored one", view.name)
 
     # -- activity
 

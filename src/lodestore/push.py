@@ -18,7 +18,7 @@ from lodestore.rows import CheckedRows, check_rows, check_table
 from lodestore.spaces import Vector, check_vectors, identified, namespace
 from lodestore.spec import FeatureView
 
-__all__ = ["JOURNAL_LIMIT", "note_newest", "push"]
+__all__ = ["JOURNAL_LIMIT", "note_newest", "push", "refuse_overflow"]
 
 JOURNAL_LIMIT = 1_000_000
 """The most rows that may wait for the history. More means that nobody drains, or that the store is away."""
@@ -35,16 +35,13 @@ def push(
     *,
     now: datetime,
     versions: Versions | None = None,
-    journal_limit: int = JOURNAL_LIMIT,
 ) -> Written:
     """The rows are online and in the journal, or, when one of them is bad, none is and the error names every bad one.
 
     A row whose event id was seen counts as a duplicate, one older than the stored row as late. Both
     stay harmless: pushing the same rows twice changes nothing. A vector comes as
-    `{"version": "minilm@1", "vector": [...]}`; `versions` tells the registered ones. While more rows
-    wait for the history than `journal_limit`, nothing is taken: `UnavailableError`.
+    `{"version": "minilm@1", "vector": [...]}`; `versions` tells the registered ones.
     """
-    _refuse_overflow(view, online, journal_limit)
     with undisturbed():
         return _push(view, rows, online, now, versions)
 
@@ -83,7 +80,8 @@ def note_newest(online: OnlineStore, place: str, micros: int) -> None:
         online.set_meta(f"newest/{place}", b"%d" % micros)
 
 
-def _refuse_overflow(view: FeatureView, online: OnlineStore, limit: int) -> None:
+def refuse_overflow(view: FeatureView, online: OnlineStore, limit: int) -> None:
+    """Fewer rows than `limit` wait for the history; otherwise nothing more is taken: `UnavailableError`."""
     waiting = online.journal_size()
     if waiting >= limit:
         message = (

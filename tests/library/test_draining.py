@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lodestore import cli
 from lodestore.adapters.lmdb import LmdbOnlineStore
 from lodestore.catalog import catalog_of
-from lodestore.errors import StoreBusyError, UnavailableError
+from lodestore.errors import StoreBusyError, StoreError, UnavailableError
 from lodestore.features import Features
 from lodestore.locks import Locks
 from lodestore.logs import Logs
 from lodestore.online import OnlineRow
-from lodestore.project import open_project
+from lodestore.project import Project, open_project
 from lodestore.publishing import publish
 from lodestore.rows import checked_rows
 from lodestore.skew import Sample, Skew, measure, samples
 from lodestore.spec import Entity, FeatureView, Source, integer, number, text
 from lodestore.testing import FrozenClock, MemoryOnlineStore, MemoryStore
+from lodestore.wire import rfc3339
+from tests.served import client_of, started, until
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -43,7 +48,7 @@ CATALOG = catalog_of([clicks])
 PUSHER = """
 import sys
 from datetime import UTC, datetime
-from lodestore.project import open_project
+from lodestore.project import Project, open_project
 store = open_project(sys.argv[1]).store
 for number in range(10**9):
     rows = [{"user_id": f"u{number}", "event_timestamp": datetime.now(UTC), "account_age_days": number}]
@@ -118,6 +123,89 @@ def test_a_journal_that_is_full_takes_no_more_rows_and_says_what_to_do() -> None
     assert house.read("count").columns["clicks:count"] == [1]
     house.features.drain()
     assert house.push("u1", count=3).accepted == 1
+
+
+# The system of record is away
+
+
+@contextmanager
+def away(store: Path) -> Iterator[None]:
+    """The folders of all tables are somewhere else, and in the place of each is something that is no table."""
+    elsewhere = store.with_name("elsewhere")
+    elsewhere.mkdir()
+    names = [one.name for one in store.glob("*.lance")]
+    for name in names:
+        (store / name).rename(elsewhere / name)
+        (store / name).write_text("not here")
+    try:
+        yield
+    finally:
+        for name in names:
+            (store / name).unlink()
+            (elsewhere / name).rename(store / name)
+
+
+def row_of(project: Project, user: str, days: int = 1) -> dict[str, Any]:
+    return {"user_id": user, "event_timestamp": project.clock(), "account_age_days": days}
+
+
+def test_while_the_history_is_away_rows_are_taken_up_to_the_limit_and_none_is_lost(
+    make_project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_project("\n[online]\njournal_limit = 5\n")
+    project = open_project(folder)
+    project.store.push("user_profile", [row_of(project, "before")])
+    project.features.drain()
+    rows = folder / "rows.jsonl"
+    rows.write_text(json.dumps({"user_id": "cli", "event_timestamp": rfc3339(project.clock())}))
+
+    with client_of(open_project(folder)) as client, away(folder / ".lodestore"):
+        taken = [project.store.push("user_profile", [row_of(project, f"u{n}", n)]).accepted for n in range(3)]
+        taken += [client.push("user_profile", [row_of(project, f"h{n}", n)]).accepted for n in range(2)]
+        refused = []
+        for there in (project.store, client):
+            with pytest.raises(UnavailableError, match=r"user_profile: 5 pushed rows wait for the history") as told:
+                there.push("user_profile", [row_of(project, "late")])
+            refused.append(told.value)
+        on_the_command_line = (
+            cli.run(["--config", str(folder), "push", "user_profile", str(rows)]),
+            capsys.readouterr(),
+        )
+        with pytest.raises(StoreError):
+            project.features.drain()
+        waiting = project.online.journal_size()
+        read = client.online(["user_profile:account_age_days"], {"user_id": ["u2", "h1", "late"]})
+    moved = project.features.drain()
+
+    stored = project.tables.read("fv__user_profile__v1", ["user_id"])["user_id"].to_pylist()
+    assert taken == [1] * 5
+    assert "lodestore doctor" in str(refused[0])
+    assert str(refused[1]) == str(refused[0])
+    assert on_the_command_line[0] == 1
+    assert "table store cannot be made" in on_the_command_line[1].err  # a new process cannot open the store at all
+    assert "Traceback" not in on_the_command_line[1].err
+    assert read.columns["user_profile:account_age_days"] == [2, 1, None]
+    assert (waiting, moved) == (5, 5)
+    assert sorted(stored) == ["before", "h0", "h1", "u0", "u1", "u2"]
+    assert project.store.push("user_profile", [row_of(project, "late")]).accepted == 1
+
+
+def test_a_server_says_503_and_when_to_come_again_while_the_journal_is_full(
+    make_project: Callable[..., Path],
+) -> None:
+    project = open_project(make_project("\n[online]\njournal_limit = 1\n"))
+    project.store.push("user_profile", [row_of(project, "ada")])
+    body = {"view": "user_profile", "rows": [{"user_id": "ben", "event_timestamp": rfc3339(project.clock())}]}
+
+    with started(project) as http:
+        until(lambda: http.get("/v1/views").status_code == 200)
+        refused = http.post("/v1/push", json=body)
+        project.features.drain()
+        taken = http.post("/v1/push", json=body)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["type"] == "urn:lodestore:error:unavailable"
+    assert (taken.status_code, taken.json()["accepted"]) == (200, 1)
 
 
 # One drainer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -48,9 +48,7 @@ def test_what_a_view_names_upstream_is_above_it_in_the_graph(folder: Path, prefi
     @dg.asset
     def raw_orders() -> None: ...
 
-    merged = dg.Definitions.merge(
-        dg.Definitions(assets=[dim_users, raw_orders]), build(str(folder), key_prefix=prefix)
-    )
+    merged = dg.Definitions.merge(dg.Definitions(assets=[dim_users, raw_orders]), build(str(folder), key_prefix=prefix))
 
     assert parents(merged, *prefix, "orders") == {("dbt", "dim_users"), ("raw_orders",)}
     assert parents(merged, *prefix, "summed") == {(*prefix, "orders"), (*prefix, "documents")}
