@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lodestore.conditions import condition
-from lodestore.context import Context, ContextOptions, instruction_for, messages_of, pack, turns, values_for
+from lodestore.context import Context, ContextOptions, instructed, instruction_for, messages_of, pack, turns, values_for
 from lodestore.diversity import mmr
 from lodestore.errors import DeclarationError, RequestError, StoreError, UnknownNameError
 from lodestore.features import Features, OnlineAnswer
@@ -217,7 +217,7 @@ class Composer:
             variables=request.variables,
             history=history,
         )
-        made = render(template, values)
+        made = instructed(template, render(template, values), instruction)
         messages = messages_of(template, made, history)
         spoken = made.text if messages is made.messages else "\n\n".join(one.text for one in messages)
         clock.lap("prompt")

@@ -18,6 +18,7 @@ __all__ = [
     "Context",
     "ContextOptions",
     "Packed",
+    "instructed",
     "instruction_for",
     "messages_of",
     "pack",
@@ -187,14 +188,9 @@ def values_for(
     variables: Mapping[str, object],
     history: tuple[Message, ...] | str = (),
 ) -> dict[str, object]:
-    """The variables that the template uses, reserved ones filled in; those of the caller win nothing over them.
-
-    Where the template has no place for the instruction, it stands before the context.
-    """
+    """The variables that the template uses, reserved ones filled in; those of the caller win nothing over them."""
     declared = {one.name: one for one in template.variables}
     reserved: dict[str, object] = {"context": context, "question": question, "instruction": instruction}
-    if "instruction" not in declared:
-        reserved["context"] = f"{instruction}\n\n{context}" if context else instruction
     own = {name: value for name, value in reserved.items() if name in declared}
     if "history" in declared and (history or declared["history"].required):
         own["history"] = _told(history, as_list=declared["history"].type == "list")
@@ -206,6 +202,21 @@ def _told(history: tuple[Message, ...] | str, *, as_list: bool) -> object:
         return [history] if as_list else history
     lines = [f"{one.role}: {one.text}" for one in history]
     return lines if as_list else "\n".join(lines)
+
+
+def instructed(template: PromptTemplate, made: Rendered, instruction: str) -> Rendered:
+    """The prompt, opened by the instruction where the template has no place of its own for it.
+
+    It is the system message, or the head of the one that is there; what the template says stays as it is.
+    """
+    if any(one.name == "instruction" for one in template.variables):
+        return made
+    first, *rest = made.messages
+    if first.role == "system":
+        messages = (Message("system", f"{instruction}\n\n{first.text}"), *rest)
+    else:
+        messages = (Message("system", instruction), *made.messages)
+    return Rendered(f"{instruction}\n\n{made.text}", messages)
 
 
 def messages_of(template: PromptTemplate, made: Rendered, history: tuple[Message, ...] | str) -> tuple[Message, ...]:

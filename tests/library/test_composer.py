@@ -133,6 +133,19 @@ def test_a_beginner_and_an_expert_get_another_prompt_from_the_same_chunks(projec
     assert (beginner.user_known, expert.user_known) == (True, True)
 
 
+def test_a_template_without_a_place_for_the_instruction_is_opened_by_it_whatever_it_is_for(project):
+    values = {"language": "python", "task": "sort", "requirements": "stable"}
+
+    plain = project.store.context(QUESTION, user_id="ben")
+    code = project.store.context(QUESTION, user_id="ada", template="code_generation", variables=values)
+
+    assert plain.prompt.startswith(f"{INSTRUCTIONS['beginner']} Answer in the language fr.\n\nAnswer the question")
+    assert "Context: [1] " in plain.prompt
+    assert code.messages[0] == {"role": "system", "content": INSTRUCTIONS["expert"]}
+    assert code.messages[1]["content"].startswith("You are an experienced programmer.")
+    assert "\n\n".join(one["content"] for one in code.messages) == code.prompt
+
+
 def test_an_unknown_user_gets_the_middle_and_is_marked(project):
     made = project.store.context(QUESTION, user_id="nobody")
 
@@ -286,7 +299,7 @@ def test_earlier_turns_stand_before_the_last_message_or_in_their_own_place(proje
     assert [one["role"] for one in apart.messages] == ["system", "user", "assistant", "user"]
     assert [one["content"] for one in apart.messages[1:]] == ["Hello", "Hi", QUESTION]
     assert "user: Hello\nassistant: Hi" in inside.messages[0]["content"]
-    assert [one["role"] for one in plain.messages] == ["user", "assistant", "user"]
+    assert [one["role"] for one in plain.messages] == ["system", "user", "assistant", "user"]
     assert apart.n_tokens > project.store.context(QUESTION, template="plain_chat", record=False).n_tokens
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lodestore.chunking import Chunker, ChunkOptions
-from lodestore.context import Context, instruction_for, pack, values_for
+from lodestore.context import Context, instructed, instruction_for, pack, values_for
 from lodestore.models import EmbeddingModel, identify
-from lodestore.prompts import parse
+from lodestore.prompts import Message, parse, render
 from lodestore.retrieval import Hit
 from lodestore.standard import INSTRUCTIONS
 
@@ -88,13 +88,32 @@ def test_a_template_gets_its_reserved_variables_and_those_of_the_caller_lose():
     assert given_values == {"context": "mine", "tone": "kind"}
 
 
-@pytest.mark.parametrize(("context", "expected"), [("found", "briefly\n\nfound"), ("", "briefly")])
-def test_an_instruction_without_a_place_of_its_own_stands_before_the_context(context, expected):
-    made = values_for(
-        template("context", "question"), context=context, question="q", instruction="briefly", variables={}
-    )
+def test_an_instruction_without_a_place_of_its_own_opens_the_prompt_and_touches_no_value():
+    plain = template("context", "question")
+    values = values_for(plain, context="found", question="why?", instruction="briefly", variables={})
 
-    assert made == {"context": expected, "question": "q"}
+    made = instructed(plain, render(plain, values), "briefly")
+
+    assert values == {"context": "found", "question": "why?"}
+    assert made.text == "briefly\n\nfound why?"
+    assert made.messages == (Message("system", "briefly"), Message("user", "found why?"))
+
+
+def test_an_instruction_joins_the_system_message_that_is_there():
+    text = "---\nid: qa\nversion: 1.0.0\n---\n## system\n\nBe kind.\n\n## user\n\nHello\n"
+    chat = parse(text, origin="qa.md")
+
+    made = instructed(chat, render(chat, {}), "briefly")
+
+    assert made.messages == (Message("system", "briefly\n\nBe kind."), Message("user", "Hello"))
+    assert made.text == "briefly\n\nBe kind.\n\nHello"
+
+
+def test_an_instruction_with_a_place_of_its_own_is_said_once():
+    own = template("instruction", "question")
+    made = render(own, {"instruction": "briefly", "question": "why?"})
+
+    assert instructed(own, made, "briefly") is made
 
 
 def test_an_answer_numbers_its_hits_as_the_text_cites_them():
