@@ -7,38 +7,40 @@ Only the SDK talks to a language model; the server never does.
     print(done.text, [hit.uri for hit in done.cited])
     done.report(accepted=True)
 
-`store` is what `lodestore.open()` or `lodestore.Client(url)` gives.
+`store` is what `lodestore.open()` or `lodestore.Client(url)` gives. On an event loop, `aanswer` and `astream` with an
+`AsyncLanguageModel` do the same, for an `AsyncClient` too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import logging
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 from uuid import uuid4
 
-import httpx
-
 from lodestore.errors import EndpointError, LodestoreError, SettingsError
+from lodestore.language import AsyncLanguageModel, Completion, LanguageModel
 
-__all__ = ["Answer", "Completion", "LanguageModel", "Streamed", "aanswer", "answer", "stream"]
+__all__ = [
+    "Answer",
+    "AsyncLanguageModel",
+    "AsyncStreamed",
+    "Completion",
+    "LanguageModel",
+    "Streamed",
+    "aanswer",
+    "answer",
+    "astream",
+    "stream",
+]
 
 _log = logging.getLogger("lodestore.answer")
 _CITED = re.compile(r"\[(\d{1,4})\]")
-# What a second try may mend: the endpoint was busy, or away for a moment.
-_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_LONGEST_WAIT = 20.0
-_SHOWN = 300
-# What `answer` decides itself; everything else of the protocol may be given.
-_OURS = frozenset({"model", "messages", "stream", "stream_options"})
-
-Messages = Sequence[Mapping[str, str]]
 
 
 class ContextLike(Protocol):
@@ -65,214 +67,6 @@ class Store(Protocol):
 
     def outcome(self, context_id: str, **said: Any) -> bool:  # noqa: ANN401 - what is known of it
         """What became of an answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What the model said, why it stopped, and what it took; tokens are None where the endpoint does not tell."""
-
-    text: str
-    finish_reason: str | None
-    tokens: int | None
-    latency_ms: float
-
-
-class LanguageModel:
-    """A model behind `POST {url}/chat/completions`. Threads may share it; `close` it when done.
-
-    A call that fails by what may pass (no connection, a timeout, 429, 5xx) is tried again up to `retries`
-    times, a stream only until its first words came. `timeout` is the longest silence in seconds.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        api_key: str | None = None,
-        timeout: float = 60.0,
-        connect_timeout: float = 5.0,
-        retries: int = 2,
-        wait: Callable[[float], None] = time.sleep,
-        **options: Any,  # noqa: ANN401 - whatever the protocol has: temperature, max_tokens, seed...
-    ) -> None:
-        if not url.startswith(("http://", "https://")):
-            message = f"language model endpoint {url!r}: write https://host/v1"
-            raise SettingsError(message)
-        _check_options(options)
-        self.model = model
-        self.url = url.rstrip("/")
-        self._options = options
-        self._retries = retries
-        self._wait = wait
-        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        limits = httpx.Timeout(timeout, connect=connect_timeout)
-        self._client = httpx.Client(headers=headers, timeout=limits)
-
-    def close(self) -> None:
-        """The connections are closed."""
-        self._client.close()
-
-    def complete(self, messages: Messages, **options: Any) -> Completion:  # noqa: ANN401 - those of the protocol
-        """The whole answer at once."""
-        started = time.perf_counter()
-        body = self._body(messages, options)
-        with self._opened(body) as response:
-            told = _json(self.url, _read(self.url, response))
-        try:
-            choice = told["choices"][0]
-            text, reason = choice["message"]["content"] or "", choice.get("finish_reason")
-        except (KeyError, IndexError, TypeError, AttributeError):
-            message = f"{self.url} answered in another form than chat completions: {_brief(told)}"
-            raise EndpointError(message) from None
-        return Completion(text, reason, _tokens(told), (time.perf_counter() - started) * 1000)
-
-    def stream(self, messages: Messages, **options: Any) -> Iterator[str | Completion]:  # noqa: ANN401 - as above
-        """The answer piece by piece, and at the end the whole `Completion`; one that breaks off is an error."""
-        started = time.perf_counter()
-        body = {**self._body(messages, options), "stream": True, "stream_options": {"include_usage": True}}
-        said: list[str] = []
-        reason: str | None = None
-        tokens: int | None = None
-        with self._opened(body) as response:
-            for told in _events(self.url, response):
-                piece, ended = _piece(self.url, told)
-                reason, tokens = ended or reason, _tokens(told) or tokens
-                if piece:
-                    said.append(piece)
-                    yield piece
-        if reason is None:
-            message = f"{self.url}: the answer broke off after {sum(map(len, said))} characters"
-            raise EndpointError(message)
-        yield Completion("".join(said), reason, tokens, (time.perf_counter() - started) * 1000)
-
-    def _body(self, messages: Messages, options: Mapping[str, Any]) -> dict[str, Any]:
-        _check_options(options)
-        return {"model": self.model, "messages": [dict(one) for one in messages], **self._options, **options}
-
-    def _opened(self, body: Mapping[str, Any]) -> _Response:
-        """The response, its status fine; what may pass was tried again."""
-        for left in range(self._retries, -1, -1):
-            try:
-                return self._sent(body)
-            except _PassingError as error:
-                if not left:
-                    raise EndpointError(str(error)) from error
-                self._wait(min(_LONGEST_WAIT, error.after or 0.25 * 2 ** (self._retries - left)))
-        message = f"retries is {self._retries}; give 0 or more"
-        raise SettingsError(message)
-
-    def _sent(self, body: Mapping[str, Any]) -> _Response:
-        request = self._client.build_request("POST", f"{self.url}/chat/completions", json=dict(body))
-        try:
-            response = self._client.send(request, stream=True)
-        except httpx.TransportError as error:
-            message = f"{self.url} cannot be reached: {type(error).__name__}: {error}"
-            raise _PassingError(message) from error
-        if response.is_success:
-            return _Response(response)
-        with _Response(response):
-            text = _read(self.url, response)
-        message = f"{self.url} answered {response.status_code}: {_brief(text)}"
-        if response.status_code in _PASSING:
-            raise _PassingError(message, after=_after(response))
-        raise EndpointError(message)
-
-
-class _PassingError(EndpointError):
-    """A failure that a second try may mend."""
-
-    def __init__(self, message: str, *, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
-
-
-class _Response:
-    """A response that is closed at the end of its `with`."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-
-    def __enter__(self) -> httpx.Response:
-        return self._response
-
-    def __exit__(self, *_: object) -> None:
-        self._response.close()
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    taken = sorted(_OURS & set(options))
-    if taken:
-        message = f"{', '.join(taken)}: set by the SDK itself; leave it out of the options"
-        raise SettingsError(message)
-
-
-def _read(url: str, response: httpx.Response) -> str:
-    try:
-        response.read()
-    except httpx.TransportError as error:
-        message = f"{url}: the answer broke off: {type(error).__name__}: {error}"
-        raise EndpointError(message) from error
-    return response.text
-
-
-def _json(url: str, text: str) -> Any:  # noqa: ANN401 - JSON
-    try:
-        return json.loads(text)
-    except ValueError:
-        message = f"{url} answered something that is no JSON: {_brief(text)}"
-        raise EndpointError(message) from None
-
-
-def _events(url: str, response: httpx.Response) -> Iterator[Any]:
-    """The JSON of each server-sent event until the one that says [DONE]."""
-    try:
-        for line in response.iter_lines():
-            if not line.startswith("data:"):
-                continue
-            data = line.removeprefix("data:").strip()
-            if data == "[DONE]":
-                return
-            yield _json(url, data)
-    except httpx.TransportError as error:
-        message = f"{url}: the answer broke off: {type(error).__name__}: {error}"
-        raise EndpointError(message) from error
-
-
-def _piece(url: str, told: Any) -> tuple[str, str | None]:  # noqa: ANN401 - JSON
-    """The next words of a stream, and why it ends where it does."""
-    try:
-        if "error" in told:
-            message = f"{url} broke off with an error: {_brief(told['error'])}"
-            raise EndpointError(message)
-        if not told["choices"]:
-            return "", None
-        choice = told["choices"][0]
-        return choice["delta"].get("content") or "", choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        message = f"{url} streams in another form than chat completions: {_brief(told)}"
-        raise EndpointError(message) from None
-
-
-def _tokens(told: Any) -> int | None:  # noqa: ANN401 - JSON
-    usage = told.get("usage") if isinstance(told, dict) else None
-    total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) and not isinstance(total, bool) else None
-
-
-def _after(response: httpx.Response) -> float | None:
-    try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
-    except ValueError:
-        return None
-
-
-def _brief(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-
-
-# Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,41 +109,10 @@ def answer(
     return _answered(store, made, done, record=context.get("record", True))
 
 
-async def aanswer(
-    store: Store,
-    query: str,
-    model: LanguageModel,
-    *,
-    options: Mapping[str, Any] | None = None,
-    **context: Any,  # noqa: ANN401 - as of `answer`
-) -> Answer:
-    """The same, to be awaited: `store` may be an `AsyncClient`; the model is waited for on a thread.
-
-    What `report` of the answer gives is awaited where the store's own calls are.
-    """
-    made = await _settled(lambda: store.context(query, **context))
-    done = await asyncio.to_thread(model.complete, made.messages, **(options or {}))
-    if not context.get("record", True):
-        return Answer(done.text, made, done, reported=False, store=store)
-    said = {"event_id": f"{made.context_id}/answer", "latency_ms": done.latency_ms, "tokens": done.tokens}
-    try:
-        await _settled(lambda: store.outcome(made.context_id, **said))
-    except LodestoreError as error:
-        _log.warning("the outcome of context %s was not stored: %s", made.context_id, error)
-        return Answer(done.text, made, done, reported=False, store=store)
-    return Answer(done.text, made, done, reported=True, store=store)
-
-
-async def _settled(call: Callable[[], Any]) -> Any:  # noqa: ANN401 - a context, or whether it was stored
-    """What the call gives; one that blocks does so on a thread."""
-    found = await asyncio.to_thread(call)
-    return await found if inspect.isawaitable(found) else found
-
-
 class Streamed:
-    """An answer on its way: iterate over its pieces; afterwards `answer` has the whole."""
+    """An answer on its way: iterate over its pieces; afterwards `answer` has the whole. `close` one that is left early."""
 
-    def __init__(self, store: Store, made: ContextLike, pieces: Iterator[str | Completion], *, record: bool) -> None:
+    def __init__(self, store: Store, made: ContextLike, pieces: Generator[str | Completion], *, record: bool) -> None:
         self.context = made
         self._store = store
         self._pieces = pieces
@@ -363,15 +126,22 @@ class Streamed:
             else:
                 self._answer = _answered(self._store, self.context, piece, record=self._record)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The connection is free; what was not said yet is never heard."""
+        self._pieces.close()
+
     @property
     def answer(self) -> Answer:
         """The whole answer; what was not read yet is read now."""
         for _ in self:
             pass
-        if self._answer is None:
-            message = "the answer broke off before its end; ask again"
-            raise EndpointError(message)
-        return self._answer
+        return _ended(self._answer)
 
 
 def stream(
@@ -387,14 +157,128 @@ def stream(
     return Streamed(store, made, model.stream(made.messages, **(options or {})), record=context.get("record", True))
 
 
+# On an event loop
+
+
+async def aanswer(
+    store: Store,
+    query: str,
+    model: AsyncLanguageModel | LanguageModel,
+    *,
+    options: Mapping[str, Any] | None = None,
+    **context: Any,  # noqa: ANN401 - as of `answer`
+) -> Answer:
+    """The same, to be awaited: `store` may be an `AsyncClient`; what blocks is waited for on a thread.
+
+    What `report` of the answer gives is awaited where the store's own calls are.
+    """
+    made = await _settled(store.context, query, **context)
+    done = await _settled(model.complete, made.messages, **(options or {}))
+    return await _aanswered(store, made, done, record=context.get("record", True))
+
+
+class AsyncStreamed:
+    """An answer on its way: `async for` over its pieces; afterwards `await answer()` has the whole.
+
+    `async with`, or `close`, lets go of one that is left early.
+    """
+
+    def __init__(
+        self, store: Store, made: ContextLike, pieces: AsyncGenerator[str | Completion], *, record: bool
+    ) -> None:
+        self.context = made
+        self._store = store
+        self._pieces = pieces
+        self._record = record
+        self._answer: Answer | None = None
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        async for piece in self._pieces:
+            if isinstance(piece, str):
+                yield piece
+            else:
+                self._answer = await _aanswered(self._store, self.context, piece, record=self._record)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """The connection is free; what was not said yet is never heard."""
+        await self._pieces.aclose()
+
+    async def answer(self) -> Answer:
+        """The whole answer; what was not read yet is read now."""
+        async for _ in self:
+            pass
+        return _ended(self._answer)
+
+
+async def astream(
+    store: Store,
+    query: str,
+    model: AsyncLanguageModel,
+    *,
+    options: Mapping[str, Any] | None = None,
+    **context: Any,  # noqa: ANN401 - as of `answer`
+) -> AsyncStreamed:
+    """The same, piece by piece, to be awaited: first `coming = await astream`, then `async for piece in coming`."""
+    if not inspect.isasyncgenfunction(model.stream):
+        message = "astream waits on the event loop; give it an AsyncLanguageModel, or use stream"
+        raise SettingsError(message)
+    made = await _settled(store.context, query, **context)
+    pieces = model.stream(made.messages, **(options or {}))
+    return AsyncStreamed(store, made, pieces, record=context.get("record", True))
+
+
+async def _settled(call: Callable[..., Any], /, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever it gives
+    """What the call gives; one that blocks does so on a thread."""
+    if inspect.iscoroutinefunction(call):
+        return await call(*given, **named)
+    found = await asyncio.to_thread(call, *given, **named)
+    return await found if inspect.isawaitable(found) else found
+
+
+# The outcome
+
+
 def _answered(store: Store, made: ContextLike, done: Completion, *, record: bool) -> Answer:
     reported = False
     if record:
-        event = f"{made.context_id}/answer"
         try:
-            store.outcome(made.context_id, event_id=event, latency_ms=done.latency_ms, tokens=done.tokens)
+            store.outcome(made.context_id, **_outcome(made, done))
             reported = True
         except LodestoreError as error:
-            # The answer is there, and worth more than the note about it; `reported` says that it was not kept.
-            _log.warning("the outcome of context %s was not stored: %s", made.context_id, error)
+            _lost(made, error)
     return Answer(done.text, made, done, reported, store)
+
+
+async def _aanswered(store: Store, made: ContextLike, done: Completion, *, record: bool) -> Answer:
+    reported = False
+    if record:
+        try:
+            await _settled(store.outcome, made.context_id, **_outcome(made, done))
+            reported = True
+        except LodestoreError as error:
+            _lost(made, error)
+    return Answer(done.text, made, done, reported, store)
+
+
+def _outcome(made: ContextLike, done: Completion) -> dict[str, Any]:
+    return {"event_id": f"{made.context_id}/answer", "latency_ms": done.latency_ms, "tokens": done.tokens}
+
+
+def _lost(made: ContextLike, error: LodestoreError) -> None:
+    # The answer is there, and worth more than the note about it; `reported` says that it was not kept.
+    _log.warning("the outcome of context %s was not stored: %s", made.context_id, error)
+
+
+def _ended(found: Answer | None) -> Answer:
+    if found is None:
+        message = "the answer broke off before its end; ask again"
+        raise EndpointError(message)
+    return found

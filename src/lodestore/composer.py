@@ -68,6 +68,9 @@ class Request:
             if value is not None and (isinstance(value, bool) or value < 1 or (most and value > most)):
                 message = f"{name} is {value}; give at least 1" + (f", at most {most:,}" if most else "")
                 raise RequestError(message)
+        if self.user_id is not None and not (isinstance(self.user_id, str) and self.user_id):
+            message = f"user_id is {self.user_id!r}; give a text, or leave it out for nobody in particular"
+            raise RequestError(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lodestore.errors import RequestError, SettingsError
-from lodestore.prompts import Message, PromptTemplate, Rendered
+from lodestore.prompts import RESERVED, Message, PromptTemplate, Rendered
 from lodestore.retrieval import Hit
 from lodestore.spec import FeatureRef
 from lodestore.standard import INSTRUCTIONS
@@ -188,7 +188,11 @@ def values_for(
     variables: Mapping[str, object],
     history: tuple[Message, ...] | str = (),
 ) -> dict[str, object]:
-    """The variables that the template uses, reserved ones filled in; those of the caller win nothing over them."""
+    """The variables that the template uses, reserved ones filled in; who gives one of those is told so."""
+    taken = sorted(RESERVED.keys() & variables.keys())
+    if taken:
+        message = f"variable {taken[0]!r} is filled in by Lodestore; leave it out"
+        raise RequestError(message)
     declared = {one.name: one for one in template.variables}
     reserved: dict[str, object] = {"context": context, "question": question, "instruction": instruction}
     own = {name: value for name, value in reserved.items() if name in declared}

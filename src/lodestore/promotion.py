@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lodestore.errors import RefusedError, RequestError, UnknownNameError, UnknownViewError
+from lodestore.errors import RefusedError, RequestError, UnknownNameError, UnknownTemplateError, UnknownViewError
 from lodestore.models import EmbeddingVersion
 from lodestore.project import Project
 from lodestore.releases import Release, Slot
@@ -96,7 +96,9 @@ def activate(
 
 def rollback_template(project: Project, template_id: str, *, author: str, reason: str = "") -> Release:
     """The template's previous live value is live again; other slots stay as they are."""
-    slot = project.releases.slot(f"template:{template_id}")
+    slot, live = Slot("template", template_id), project.releases.live()
+    if slot not in live.slots:
+        raise UnknownTemplateError(template_id, live.templates)
     return project.changes.rollback(slot, author=author, reason=reason)
 
 

@@ -3,107 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from dataclasses import dataclass, field
 
 import pytest
 
-from lodestore.answer import LanguageModel, aanswer, answer, stream
+from lodestore.answer import AsyncLanguageModel, LanguageModel, aanswer, answer, astream, stream
 from lodestore.errors import EndpointError, SettingsError, UnavailableError
-
-# What the server does is chosen by the name of the model; it counts the calls of each.
-SERVER = """
-import json, threading
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-calls = Counter()
-never = threading.Event()
-WORDS = ["A refund ", "takes five ", "days [2]."]
-USAGE = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_): ...
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        model = body["model"]
-        calls[model] += 1
-        if self.path != "/v1/chat/completions":
-            return self.plain(404, {"error": "no such path"})
-        if model == "locked" and self.headers.get("authorization") != "Bearer secret":
-            return self.plain(401, {"error": {"message": "wrong key"}})
-        if model == "busy" and calls[model] < 3:
-            return self.plain(429, {"error": "busy"}, {"retry-after": "7"})
-        if model == "down":
-            return self.plain(503, {"error": "down"})
-        if model == "silent":
-            never.wait(20)
-            return None
-        if model == "odd":
-            return self.plain(200, {"hello": 1})
-        if model == "html":
-            return self.page()
-        if body.get("stream"):
-            return self.events(body, cut=model == "cut", bad=model == "bad")
-        text = "".join(WORDS)
-        if model == "echo":
-            text = json.dumps(body)
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        return self.plain(200, {"choices": [choice], "usage": USAGE})
-
-    def plain(self, status, value, headers=()):
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        for name, one in dict(headers).items():
-            self.send_header(name, one)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def page(self):
-        data = b"<html>proxy</html>"
-        self.send_response(200)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def events(self, body, cut, bad):
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.send_header("connection", "close")
-        self.end_headers()
-        said = [{"choices": [{"delta": {"content": one}}]} for one in WORDS]
-        if cut:
-            said = said[:1]
-        elif bad:
-            said = [*said[:1], {"error": {"message": "out of memory"}}]
-        else:
-            said.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-            if body["stream_options"]["include_usage"]:
-                said.append({"choices": [], "usage": USAGE})
-        for one in said:
-            self.wfile.write(b": a comment\\n\\ndata: " + json.dumps(one).encode() + b"\\n\\n")
-        if not cut and not bad:
-            self.wfile.write(b"data: [DONE]\\n\\n")
-        self.close_connection = True
-
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
+from tests.language_server import speaking
 
 
 @pytest.fixture(scope="module")
 def url():
-    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-        finally:
-            process.kill()
+    with speaking() as found:
+        yield found
 
 
 @dataclass
@@ -302,3 +214,132 @@ def test_an_answer_can_be_awaited_from_either_kind_of_store(model, kind):
     assert asyncio.run(aanswer(kind(), "why?", asked, record=False)).reported is False
     with pytest.raises(EndpointError, match="down"):
         asyncio.run(aanswer(store, "why?", model("down", retries=0)))
+
+
+def awaited(url, name, work, **options):
+    """What the work makes of an awaited model of that name."""
+
+    async def run():
+        async def pause(seconds):
+            paused.append(seconds)
+
+        async with AsyncLanguageModel(url, name, **{"wait": pause, **options}) as model:
+            return await work(model)
+
+    paused = []
+    return asyncio.run(run()), paused
+
+
+@pytest.mark.parametrize("kind", [Store, AwaitedStore])
+def test_an_awaited_model_answers_and_reports_as_the_other_does(url, kind):
+    store = kind()
+
+    done, _ = awaited(url, "good", lambda model: aanswer(store, "why?", model, user_id="ada", options={"seed": 1}))
+
+    ((context_id, said),) = store.told
+    assert (done.text, done.cited, done.reported) == ("A refund takes five days [2].", ("second",), True)
+    assert (context_id, said["event_id"], said["tokens"]) == ("c1", "c1/answer", 47)
+    assert store.asked == [("why?", {"user_id": "ada"})]
+
+
+@pytest.mark.parametrize("kind", [Store, AwaitedStore])
+def test_an_awaited_stream_gives_the_words_as_they_come_and_the_whole_at_the_end(url, kind):
+    store = kind()
+
+    async def read(model):
+        coming = await astream(store, "why?", model, user_id="ada")
+        pieces = [piece async for piece in coming]
+        return pieces, await coming.answer(), await coming.answer()
+
+    (pieces, done, again), _ = awaited(url, "good", read)
+
+    assert pieces == ["A refund ", "takes five ", "days [2]."]
+    assert (done.text, done.completion.tokens, done.completion.finish_reason) == ("".join(pieces), 47, "stop")
+    assert done is again
+    assert done.reported
+    assert [said["event_id"] for _, said in store.told] == ["c1/answer"]
+
+
+def test_an_awaited_stream_that_nobody_read_is_read_for_its_answer(url):
+    async def read(model):
+        return await (await astream(Store(broken=True), "why?", model)).answer()
+
+    done, _ = awaited(url, "good", read)
+
+    assert (done.text, done.reported) == ("A refund takes five days [2].", False)
+
+
+def test_forty_awaited_streams_wait_together_and_hold_up_no_thread(url):
+    async def read(model):
+        coming = [await astream(Store(), "why?", model) for _ in range(40)]
+        words = [aiter(one) for one in coming]
+        first = await asyncio.gather(*map(anext, words))
+        async with AsyncLanguageModel(url, "go") as other:
+            await other.complete([])
+        done = await asyncio.gather(*(one.answer() for one in coming))
+        return first, done
+
+    (first, done), _ = awaited(url, "held", read)
+
+    assert first == ["A refund "] * 40
+    assert [one.text for one in done] == ["A refund takes five days [2]."] * 40
+
+
+def test_a_stream_that_is_left_early_lets_go_of_its_connection(url):
+    store = Store()
+
+    async def read(model):
+        async with await astream(store, "why?", model) as coming:
+            async for _ in coming:
+                break
+        with pytest.raises(EndpointError, match="ask again"):
+            await coming.answer()
+
+    awaited(url, "endless", read)
+
+    with LanguageModel(url, "left") as watching:
+        assert watching.complete([]).text == "True"
+    assert store.told == []
+
+
+@pytest.mark.parametrize(("name", "told"), [("cut", "broke off after 9"), ("bad", "out of memory")])
+def test_an_awaited_stream_that_breaks_off_is_an_error_and_reports_nothing(url, name, told):
+    store = Store()
+
+    async def read(model):
+        coming = await astream(store, "why?", model)
+        with pytest.raises(EndpointError, match=told):
+            async for _ in coming:
+                pass
+        with pytest.raises(EndpointError, match="ask again"):
+            await coming.answer()
+
+    awaited(url, name, read)
+    assert store.told == []
+
+
+def test_an_awaited_model_waits_and_tries_again_and_gives_up_as_the_other_does(url):
+    with pytest.raises(EndpointError, match=r"answered 503.*down"):
+        awaited(url, "down", lambda model: model.complete([]), retries=1)
+    with pytest.raises(EndpointError, match="cannot be reached: ReadTimeout"):
+        awaited(url, "silent", lambda model: model.complete([]), timeout=0.05, retries=0)
+    with pytest.raises(EndpointError, match="another form"):
+        awaited(url, "odd", lambda model: model.complete([]))
+
+    done, paused = awaited(url, "weary", lambda model: model.complete([]))
+
+    assert (done.text[:8], paused) == ("A refund", [7.0, 7.0])
+
+
+def test_a_stream_to_be_awaited_asks_for_a_model_to_be_awaited(model):
+    with pytest.raises(SettingsError, match="AsyncLanguageModel"):
+        asyncio.run(astream(Store(), "why?", model("good")))
+
+
+@pytest.mark.parametrize("url", ["localhost:11434", "http://", "http://[::1", "http://a:b:c"])
+def test_an_address_that_is_none_is_told_at_once(url):
+    for kind in (LanguageModel, AsyncLanguageModel):
+        with pytest.raises(SettingsError, match="write https://host/v1"):
+            kind(url, "any")
+        with pytest.raises(SettingsError, match="retries is -1"):
+            kind("http://h/v1", "any", retries=-1)

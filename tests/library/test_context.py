@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lodestore.chunking import Chunker, ChunkOptions
 from lodestore.context import Context, instructed, instruction_for, pack, values_for
+from lodestore.errors import RequestError
 from lodestore.models import EmbeddingModel, identify
 from lodestore.prompts import Message, parse, render
 from lodestore.retrieval import Hit
@@ -76,8 +77,8 @@ def template(*names):
     return parse(f"---\nid: qa\nversion: 1.0.0\nvariables: [{', '.join(names)}]\n---\n{body}\n", origin="qa.md")
 
 
-def test_a_template_gets_its_reserved_variables_and_those_of_the_caller_lose():
-    given_values = {"context": "mine", "tone": "kind"}
+def test_a_template_gets_its_reserved_variables_beside_those_of_the_caller():
+    given_values = {"tone": "kind"}
 
     made = values_for(
         template("context", "question", "instruction", "tone"),
@@ -85,7 +86,13 @@ def test_a_template_gets_its_reserved_variables_and_those_of_the_caller_lose():
     )  # fmt: skip
 
     assert made == {"context": "found", "question": "why?", "instruction": "briefly", "tone": "kind"}
-    assert given_values == {"context": "mine", "tone": "kind"}
+    assert given_values == {"tone": "kind"}
+
+
+@pytest.mark.parametrize("name", ["context", "question", "instruction", "history"])
+def test_a_reserved_variable_that_the_caller_gives_is_refused_and_not_lost(name):
+    with pytest.raises(RequestError, match=f"variable '{name}' is filled in by Lodestore"):
+        values_for(template("context"), context="c", question="q", instruction="i", variables={name: "mine"})
 
 
 def test_an_instruction_without_a_place_of_its_own_opens_the_prompt_and_touches_no_value():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
+from lodestore.cli import given
 from lodestore.cli.page import Block, Facts, Table, ago
-from lodestore.cli.session import Session, command, pairs
+from lodestore.cli.session import Session, command
 
 if TYPE_CHECKING:
     from lodestore.replay import Replay
@@ -33,21 +33,13 @@ def replay(
     from lodestore.replay import replay as again
     from lodestore.wire import rfc3339
 
-    given = dict(pairs(variables, "--var"))
-    made = again(session.project, name, query=query, variables=given, history=_turns(history))
+    logged = session.project.contexts.get(name)
+    template = session.project.templates.get(logged.template_id, logged.template_version)
+    values = given.variables(template, variables)
+    made = again(session.project, logged.context_id, query=query, variables=values, history=given.turns(history))
     session.show(made.to_json() | {"at": rfc3339(made.logged.at)}, _page(made, prompt=prompt))
     if not made.same:
         click.get_current_context().exit(1)
-
-
-def _turns(text: str | None) -> object:
-    if text is None or not text.lstrip().startswith("["):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        message = f"--history is no JSON: {error}"
-        raise click.UsageError(message, click.get_current_context()) from None
 
 
 def _page(made: Replay, *, prompt: bool) -> Iterator[Block]:

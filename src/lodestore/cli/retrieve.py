@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lodestore.cli import given
 from lodestore.cli.page import Block, Facts, Table, ago, brief
 from lodestore.cli.session import Session, command
 from lodestore.wire import rfc3339
@@ -126,27 +127,32 @@ def _place(rank: int | None, score: float | None) -> str:
 @click.option("--no-record", is_flag=True, help="Do not count this as activity of the user.")
 @click.option("--k", type=int, help="How many chunks.")
 @click.option("--filter", "where", help="As of search.")
+@click.option("--mode", type=_MODES, default="hybrid", show_default=True, help="As of search.")
+@click.option("--budget", "token_budget", type=int, metavar="TOKENS", help="How many tokens the chunks may take.")
+@click.option("--history", metavar="TURNS", help="Earlier turns: a JSON list, or a text for templates that take one.")
 @click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="More variables of the template.")
+@click.option("--request-id", help="Counted and logged once, however often it is sent.")
 def context(
     session: Session,
     query: str,
-    user_id: str | None,
     template: str | None,
-    k: int | None,
     where: str | None,
     variables: tuple[str, ...],
+    history: str | None,
     *,
     no_record: bool,
+    **options: Any,  # noqa: ANN401 - those of the facade, by its names
 ) -> None:
     """Build the personalised prompt for QUERY."""
-    from lodestore.cli.session import pairs
-
-    given = dict(pairs(variables, "--var"))
-    _loaded(session)
-    made = session.project.store.context(
-        query, user_id=user_id, template=template, k=k, filter=where, variables=given, record=not no_record
-    )
-    session.show(made.to_json(), _context_page(made, user_id))
+    project = session.project
+    live = project.releases.live()
+    name = project.settings.context.template if template is None else template
+    values = given.variables(project.templates.live(name, live, sticky=options["user_id"] or ""), variables)
+    options |= {"template": template, "filter": where, "variables": values, "history": given.turns(history)}
+    if options["mode"] != "text":
+        _loaded(session)
+    made = project.store.context(query, record=not no_record, **options)
+    session.show(made.to_json(), _context_page(made, options["user_id"]))
 
 
 def _context_page(made: Context, user_id: str | None) -> Iterator[Block]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lodestore.cli import given
 from lodestore.cli.page import Block, Facts, Table, shares
-from lodestore.cli.session import Session, author, command, group, pairs
+from lodestore.cli.session import Session, author, command, group
 
 if TYPE_CHECKING:
     from lodestore.project import Project
@@ -186,24 +186,10 @@ def render(session: Session, template_id: str, variables: tuple[str, ...], versi
     from lodestore.prompts import render as rendered
 
     found = _template(session.project, template_id, version)
-    made = rendered(found, _typed(found, pairs(variables, "--var")))
+    made = rendered(found, given.variables(found, variables))
     value = {"template": found.template_id, "version": found.version, "content_hash": found.content_hash}
     messages = [{"role": one.role, "content": one.text} for one in made.messages]
     session.show({**value, "text": made.text, "messages": messages}, [made.text])
-
-
-def _typed(template: PromptTemplate, given: list[tuple[str, str]]) -> dict[str, object]:
-    """The texts of the command line as the values that the variables take; what is no JSON stays text, and is refused there."""
-    kinds = {one.name: one.type for one in template.variables}
-    values: dict[str, object] = {}
-    for name, text in given:
-        values[name] = text
-        if kinds.get(name, "string") != "string":
-            try:
-                values[name] = json.loads(text)
-            except ValueError:
-                continue
-    return values
 
 
 @command(templates)
@@ -216,6 +202,9 @@ def activate(session: Session, template_id: str, versions: tuple[str, ...], reas
     from lodestore.promotion import activate as activated
 
     weights = dict(_weight(one) for one in versions)
+    if len(weights) < len(versions):
+        message = f"{template_id}: a version is given twice; give each one weight"
+        raise click.UsageError(message, click.get_current_context())
     _told(session, activated(session.project, template_id, weights, author=by or author(), reason=reason), template_id)
 
 
