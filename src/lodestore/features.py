@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -425,16 +425,20 @@ class Features:
 
     def _stale(self, plan: _Plan, now: int) -> tuple[str, ...]:
         """The references whose view has had no event for longer than it promises."""
-        late = [place for place, limit in plan.clocks if now - self._newest_event(place, now) > limit]
+        late = []
+        for place, limit in plan.clocks:
+            known = self._newest.get(place)
+            if known is None or not 0 <= now - known[0] < _LOOKED_UP_FOR:
+                known = self._looked_up(place, now)
+            if now - known[1] > limit:
+                late.append(place)
         return tuple(name for name, key in plan.outputs if key.rpartition(":")[0] in late) if late else ()
 
-    def _newest_event(self, place: str, now: int) -> int:
-        """When the newest event of the namespace happened, looked up at most once a second; unknown counts as now."""
-        known = self._newest.get(place)
-        if known is None or not 0 <= now - known[0] < _LOOKED_UP_FOR:
-            found = self._online.get_meta(f"newest/{place}")
-            known = self._newest[place] = (now, now if found is None else int(found))
-        return known[1]
+    def _looked_up(self, place: str, now: int) -> tuple[int, int]:
+        """The present, and when the newest event of the namespace happened; unknown counts as now."""
+        found = self._online.get_meta(f"newest/{place}")
+        known = self._newest[place] = (now, now if found is None else int(found))
+        return known
 
     def ages(self) -> dict[str, float]:
         """For each namespace that was read: seconds since its newest event, as far as it was looked up."""
@@ -445,8 +449,7 @@ class Features:
         stored = self._online.read(group.namespace, _keys(group.view, entities))
         found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
         times = [None if one is None else moment_of(one) for one in found.event_micros]
-        for name in group.features:
-            key = f"{group.namespace}:{name}"
+        for name, key in group.outputs:
             out.columns[key] = found.columns[name]
             out.statuses[key] = found.statuses[name]
             out.times[key] = times
@@ -639,8 +642,7 @@ class Features:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """What was read, by namespace and feature."""
 
     columns: dict[str, list[Any]]
@@ -655,6 +657,7 @@ class _Group:
     view: FeatureView
     namespace: str
     features: tuple[str, ...]
+    outputs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -711,7 +714,10 @@ def _groups(views: Mapping[FeatureRef, FeatureView]) -> tuple[_Group, ...]:
     for ref, view in views.items():
         if view.features[ref.feature].kind is not Kind.EMBEDDING:
             grouped.setdefault(_namespace(view), (view, {}))[1][ref.feature] = None
-    return tuple(_Group(view, place, tuple(names)) for place, (view, names) in grouped.items())
+    return tuple(
+        _Group(view, place, tuple(names), tuple((name, f"{place}:{name}") for name in names))
+        for place, (view, names) in grouped.items()
+    )
 
 
 def _vectors(views: Mapping[FeatureRef, FeatureView], live: Mapping[str, str]) -> tuple[_Vectors, ...]:
@@ -754,23 +760,31 @@ def _row_count(entities: Mapping[str, Sequence[Any]], inputs: Mapping[str, Seque
 
 
 def _keys(view: FeatureView, entities: Mapping[str, Sequence[Any]]) -> list[Key]:
-    columns = []
-    for key, kind in zip(view.entity.keys, view.entity.types, strict=True):
-        if key not in entities:
-            given = ", ".join(map(repr, entities)) or "none"
-            message = f"{view.name} needs the key {key!r}; the keys that were given: {given}"
-            raise RequestError(message)
-        wanted = str if kind == "string" else int
-        if {*map(type, entities[key])} - {wanted}:
-            _refuse_keys(view, key, kind, [one for one in entities[key] if type(one) is not wanted])
-        columns.append(entities[key])
+    keys, types = view.entity.keys, view.entity.types
+    columns = [_key_column(view, keys[at], types[at], entities) for at in range(len(keys))]
+    if len(columns) == 1:
+        return [(one,) for one in columns[0]]
     return list(zip(*columns, strict=True))
 
 
-def _refuse_keys(view: FeatureView, key: str, kind: str, odd: Sequence[object]) -> None:
+def _key_column(view: FeatureView, key: str, kind: str, entities: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+    values = entities.get(key)
+    if values is None:
+        given = ", ".join(map(repr, entities)) or "none"
+        message = f"{view.name} needs the key {key!r}; the keys that were given: {given}"
+        raise RequestError(message)
+    wanted = str if kind == "string" else int
+    for one in values:
+        if type(one) is not wanted:
+            _refuse_keys(view, key, kind, values)
+            break
+    return values
+
+
+def _refuse_keys(view: FeatureView, key: str, kind: str, values: Sequence[object]) -> None:
     """Subclasses of the wanted type pass; anything else is an error that names the first."""
     wanted = str if kind == "string" else int
-    for value in odd:
+    for value in values:
         if not isinstance(value, wanted) or isinstance(value, bool):
             message = f"key {key} is {value!r}, a {type(value).__name__}; {view.entity.name} is keyed by {kind}"
             raise RequestError(message)

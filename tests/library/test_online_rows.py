@@ -28,6 +28,7 @@ from lodestore.online import (
     decode_row,
     encode_columns,
     encode_key,
+    encode_keys,
     encode_payload,
     encode_row,
     key_within,
@@ -387,3 +388,34 @@ def test_columns_carry_values_statuses_and_times_in_the_order_of_the_rows():
         "level": [Status.PRESENT, Status.NOT_FOUND, Status.EXPIRED, Status.PRESENT],
     }
     assert answer.event_micros == [NOON, None, 0, NOON]
+
+
+@given(st.lists(st.none() | payloads, max_size=12))
+def test_many_rows_are_read_as_each_one_is_by_itself(values):
+    rows = [None if one is None else row(NOON, **one) for one in values]
+    names = sorted({name for one in values if one for name in one})
+
+    answer = columns_of(rows, names, ttl=DAY, now_micros=NOON)
+
+    alone = [columns_of([one], names, ttl=DAY, now_micros=NOON) for one in rows]
+    assert answer.columns == {name: [one.columns[name][0] for one in alone] for name in names}
+    assert answer.statuses == {name: [one.statuses[name][0] for one in alone] for name in names}
+
+
+@pytest.mark.parametrize("values", [{"x": 1}, {"at": MOMENT}, {"v": np.ones(3)}])
+def test_a_damaged_row_among_many_is_an_error(values):
+    rows = [row(NOON, **values) for _ in range(9)]
+    rows[4] = rows[4]._replace(payload=rows[4].payload[:-4])
+
+    with pytest.raises(StoreError, match="rebuild"):
+        columns_of(rows, list(values), ttl=DAY, now_micros=NOON)
+
+
+@given(st.lists(keys, max_size=9))
+def test_keys_are_encoded_as_each_one_is_by_itself(many):
+    assert encode_keys(many) == [encode_key(one) for one in many]
+
+
+def test_a_key_with_a_surrogate_is_refused_among_others():
+    with pytest.raises(RequestError, match="neither valid text"):
+        encode_keys([("u1",), ("\ud800",)])

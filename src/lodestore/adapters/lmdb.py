@@ -211,7 +211,7 @@ class LmdbOnlineStore:
     def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """One answer for each key, in order, duplicates included; all from one moment."""
         prefix = namespace_prefix(namespace)
-        addresses = [_address(prefix, key) for key in encode_keys(keys)]
+        addresses = _addresses(prefix, encode_keys(keys))
         shared = self._here()
         database = shared.rows
         try:  # what `_transaction` does, without the price of its generator: this is what requests wait for
@@ -443,6 +443,11 @@ class LmdbOnlineStore:
         shared, self._shared = self._shared, None
         if shared is not None:
             _release(shared)
+
+
+def _addresses(prefix: bytes, keys: list[bytes]) -> list[bytes]:
+    longest = _LONGEST_KEY - len(prefix)
+    return [prefix + key if len(key) <= longest else hashed_key(prefix, key) for key in keys]
 
 
 def _address(prefix: bytes, key: bytes) -> bytes:
