@@ -11,7 +11,7 @@ from assets.charts import intervals
 from lodestore.gate import GateReport, Verdict
 from lodestore.models import EmbeddingVersion
 from lodestore.pipeline import VersionHealth
-from lodestore.preview import told
+from lodestore.preview import shown
 from lodestore.project import Project
 from lodestore.tables import embedding_schema
 from resources.progress import progress
@@ -75,7 +75,7 @@ def gate(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) -> 
     """Measure the version on golden queries against the live one; the report is kept."""
     version = _version(context, project)
     report = project.changes.gate(version)
-    seen = {"preview": dg.MetadataValue.md(told(project, version))} if report.metrics else {}
+    seen = {"preview": dg.MetadataValue.md(shown(report.preview))} if report.preview else {}
     context.add_output_metadata({"verdict": report.verdict.value, **pictured(report), **seen})
     return json.dumps(report.to_json())
 

@@ -124,6 +124,7 @@ class Changes:
         keep: int,
         automatic: bool,
         batch_tokens: int,
+        preview: Callable[[EmbeddingVersion], Mapping[str, Any] | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._vectors = vectors
@@ -139,6 +140,7 @@ class Changes:
         self._keep = keep
         self._automatic = automatic
         self._batch_tokens = batch_tokens
+        self._preview = preview
         self._canaries = Canaries(logs)
 
     # -- before
@@ -324,6 +326,8 @@ class Changes:
             latency_ms={"candidate": ours.latency_p50, "live": theirs.latency_p50} if ours and theirs else {},
             searched=searched,
         )
+        if live is not None and report.healthy and searched and not ready(version.chunker):
+            report = replace(report, preview=self._preview(version))
         self._keep_report(report)
         if report.verdict is Verdict.REFUSED:
             self._hold(version, author="gate", reason="; ".join(report.reasons))

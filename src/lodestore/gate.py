@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lodestore.errors import SettingsError
 from lodestore.metrics import Interval, Scores, bootstrap_mean, overlap, paired_bootstrap
 from lodestore.wire import jsonable
 
@@ -33,11 +34,21 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateOptions:
-    """`[gate]`: what a new embedding version has to reach."""
+    """`[gate]`: what a new embedding version has to reach.
+
+    `replay` is how many logged or golden questions are put to the live release and to the one that would
+    follow, for the report: whose citations and prompts change. 0 leaves that out.
+    """
 
     tolerance: float = 0.02
     min_queries: int = 50
     min_recall: float = 0.98
+    replay: int = 50
+
+    def __post_init__(self) -> None:
+        if self.replay < 0:
+            message = f"replay is {self.replay}; give the number of questions, or 0 for none"
+            raise SettingsError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,7 @@ class GateReport:
     coverage: float = 0.0
     canary: float | None = None
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    preview: Mapping[str, Any] | None = None
 
     @property
     def passed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ from lodestore.context import Context
 from lodestore.contexts import LoggedContext
 from lodestore.errors import LodestoreError, RequestError
 from lodestore.replay import request_of, snapshot_of
+from lodestore.wire import jsonable
 
 if TYPE_CHECKING:
     from lodestore.live import Live
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from lodestore.project import Project
     from lodestore.releases import Release
 
-__all__ = ["Asked", "Change", "Preview", "preview", "preview_version", "told"]
+__all__ = ["Asked", "Change", "Preview", "of_gate", "preview", "preview_version", "shown"]
 
 _SHOWN = 20
 
@@ -72,25 +74,32 @@ class Preview:
     def to_json(self) -> dict[str, Any]:
         """The preview as JSON types; questions that stay the same are only counted."""
         counts = {"questions": len(self.changes), "citations_changed": self.citations, "prompts_changed": self.prompts}
-        changed = [asdict(one) for one in self.changes if not one.same]
+        changed = [jsonable(asdict(one)) for one in self.changes if not one.same]
         return {"from": self.before, "to": self.after, "source": self.source, **counts, "changed": changed}
 
-    def markdown(self) -> str:
-        """The preview as a person reads it in the UI: ids only, no questions."""
-        head = f"{len(self.changes)} {self.source} questions: {self.citations} cite otherwise, {self.prompts} prompts change"
-        changed = [one for one in self.changes if not one.same][:_SHOWN]
-        if not changed:
-            return head
-        lines = [head, "", "| question | template | cited before | cited after |", "| --- | --- | --- | --- |"]
-        lines += [
-            f"| {one.id} | {_told(one)} | {', '.join(one.documents_before)} | {', '.join(one.documents_after)} |"
-            for one in changed
-        ]
-        return "\n".join(lines)
+
+def shown(value: Mapping[str, Any]) -> str:
+    """A preview in JSON as a person reads it in the UI: ids only, no questions; where there is none, why."""
+    if "note" in value:
+        return f"No preview: {value['note']}"
+    head = (
+        f"{value['questions']} {value['source']} questions, release {value['from']} -> {value['to']}: "
+        f"{value['citations_changed']} cite otherwise, {value['prompts_changed']} prompts change"
+    )
+    changed = value["changed"][:_SHOWN]
+    if not changed:
+        return head
+    lines = [head, "", "| question | template | cited before | cited after |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {one['id']} | {_templates(one)} | {', '.join(one['documents_before'])} | {', '.join(one['documents_after'])} |"
+        for one in changed
+    ]
+    left = len(value["changed"]) - len(changed)
+    return "\n".join([*lines, "", f"and {left} more"] if left else lines)
 
 
-def _told(change: Change) -> str:
-    before, after = change.template_before, change.template_after
+def _templates(change: Mapping[str, Any]) -> str:
+    before, after = change["template_before"], change["template_after"]
     return before if before == after else f"{before} -> {after}"
 
 
@@ -117,12 +126,15 @@ def preview_version(project: Project, version: EmbeddingVersion, *, limit: int) 
     return preview(project, live, after, limit=limit)
 
 
-def told(project: Project, version: EmbeddingVersion, *, limit: int = 50) -> str:
-    """The preview of a built version as Markdown, for the report of its gate; where there is none, why."""
+def of_gate(project: Project, version: EmbeddingVersion) -> dict[str, Any] | None:
+    """What the report of a version's gate says of it, as JSON types; a preview that cannot be made says why."""
+    limit = project.settings.gate.replay
+    if not limit:
+        return None
     try:
-        return preview_version(project, version, limit=limit).markdown()
+        return preview_version(project, version, limit=limit).to_json()
     except LodestoreError as error:
-        return f"No preview: {error}"
+        return {"note": str(error)}
 
 
 def _questions(project: Project, limit: int) -> tuple[Literal["logged", "golden"], list[Asked]]:

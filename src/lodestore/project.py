@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lodestore import rollout
 from lodestore.adapters.factory import embedder
@@ -301,7 +303,13 @@ class Project:
             keep=self.settings.release.keep,
             automatic=self.settings.embedding.promote == "auto",
             batch_tokens=self.settings.embedding.batch_tokens,
+            preview=self._preview,
         )
+
+    def _preview(self, version: EmbeddingVersion) -> Mapping[str, Any] | None:
+        from lodestore.preview import of_gate
+
+        return of_gate(self, version)
 
     @cached_property
     def store(self) -> Lodestore:

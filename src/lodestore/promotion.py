@@ -12,7 +12,7 @@ from lodestore.project import Project
 from lodestore.releases import Release, Slot
 from lodestore.versions import slot_of
 
-__all__ = ["activate", "promote", "rollback_release", "rollback_template", "slot_named"]
+__all__ = ["activate", "planned", "promote", "rollback_release", "rollback_template", "slot_named"]
 
 
 def slot_named(project: Project, name: str) -> Slot:
@@ -46,6 +46,14 @@ def promote(
                 hold.slot, fingerprint=hold.fingerprint, version=hold.version, author=author, reason="promoted by name"
             )
     return release
+
+
+def planned(project: Project, wanted: Mapping[str, str], *, author: str) -> Release:
+    """The release that a promotion of these values would make; nothing is changed, and no gate is asked."""
+    base = project.releases.live()
+    versions, others = _wanted(project, wanted, base)
+    changes = {**others, **{Slot("embedding", one.feature): one.key for one in versions}}
+    return base.next(changes, action="promote", author=author, reason="planned", at=project.clock())
 
 
 def _wanted(

@@ -10,7 +10,7 @@ import pytest
 
 from lodestore import cli
 from lodestore.errors import RequestError
-from lodestore.preview import preview, preview_version, told
+from lodestore.preview import preview, preview_version, shown
 from lodestore.project import open_project
 from lodestore.promotion import activate
 from lodestore.releases import Slot
@@ -108,7 +108,7 @@ def test_a_release_against_itself_changes_nothing(project):
 
     assert (len(found.changes), found.citations, found.prompts) == (1, 0, 0)
     assert found.to_json()["changed"] == []
-    assert found.markdown().startswith("1 golden questions: 0 cite otherwise")
+    assert shown(found.to_json()) == "1 golden questions, release 1 -> 1: 0 cite otherwise, 0 prompts change"
 
 
 def test_logged_questions_come_before_golden_ones_and_keep_their_users(project):
@@ -129,8 +129,65 @@ def test_another_embedding_version_is_previewed_before_it_goes_live(project):
     assert project.releases.live().generation == 2
     assert found.after == 3
     assert found.changes[0].documents_before[0] == "handbook/billing.md"
-    assert told(project, version, limit=2) == found.markdown()
-    assert found.markdown().startswith("2 golden questions:")
+    assert shown(found.to_json()).startswith("2 golden questions, release 2 -> 3: ")
+    assert "| q1 | qa_basic 1.1.0 | handbook/billing.md" in shown(found.to_json())
+
+
+def test_the_report_of_a_gate_says_whose_citations_and_prompts_would_change(project, capsys):
+    project.store.context(ASKED["q1"], user_id="ada")
+    version = project.versions.find("content", "glove@1")
+    expected = preview_version(project, version, limit=50).to_json()
+
+    report = project.changes.gate(version)
+    row = project.changes.report(version)
+    folder = str(project.settings.root)
+    assert cli.run(["models", "show", "glove@1", "--config", folder, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["versions"]
+    assert cli.run(["models", "show", "glove@1", "--config", folder]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+
+    assert (expected["source"], expected["questions"], expected["to"]) == ("logged", 1, 3)
+    assert report.preview == expected
+    assert json.loads(row["report"])["preview"] == told["gate"]["preview"] == expected
+    counts = f"{expected['citations_changed']} cite otherwise, {expected['prompts_changed']} prompts change"
+    assert f"of 1 logged questions {counts}" in page
+    assert project.releases.live().generation == 2
+
+
+def test_a_promotion_keeps_the_preview_that_its_gate_made_by_itself(project):
+    version = project.versions.find("content", "glove@1")
+
+    project.changes.promote(version, author="test", by_name=True, accept_loss=True, reason="a test")
+
+    kept = json.loads(project.changes.report(version)["report"])
+    assert project.releases.live().generation == 3
+    assert (kept["preview"]["from"], kept["preview"]["to"], kept["preview"]["questions"]) == (2, 3, 2)
+
+
+@pytest.mark.parametrize(("number", "told"), [("0", None), ("1", 1)])
+def test_the_settings_say_how_many_questions_a_gate_replays(project, number, told):
+    with (project.settings.root / "lodestore.toml").open("a", encoding="utf-8") as out:
+        out.write(f"\n[gate]\nreplay = {number}\n")
+    own = open_project(project.settings.root)
+
+    found = own.changes.gate(own.versions.find("content", "glove@1")).preview
+
+    assert (found and found["questions"]) == told
+
+
+def test_a_promotion_is_planned_before_anything_goes_live(project, capsys):
+    words = ["release", "promote", "content=glove@1", "qa_basic=1.0.0"]
+    folder = ["--config", str(project.settings.root)]
+
+    assert cli.run([*words, "--plan", "--replay", "2", *folder, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert [one["slot"] for one in found["changes"]] == ["embedding:content", "template:qa_basic"]
+    assert (found["from"], found["to"], found["replay"]["prompts_changed"]) == (2, 3, 2)
+    assert found["replay"]["changed"][0]["template_after"] == "qa_basic 1.0.0"
+    assert open_project(project.settings.root).releases.live().generation == 2
+    assert cli.run([*words, "--replay", "2", *folder]) == 2
+    assert "--replay belongs to --plan" in capsys.readouterr().err
 
 
 def test_without_any_question_the_error_says_where_they_come_from(project):
@@ -141,7 +198,8 @@ def test_without_any_question_the_error_says_where_they_come_from(project):
 
     with pytest.raises(RequestError, match="log_queries = true"):
         preview(own, *releases(own), limit=5)
-    assert told(own, own.versions.find("content", "glove@1")).startswith("No preview: there is no question")
+    version = own.versions.find("content", "glove@1")
+    assert shown(own.changes.gate(version).preview).startswith("No preview: there is no question")
 
 
 def test_the_command_shows_slots_and_replay(project, capsys):

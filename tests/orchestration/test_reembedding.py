@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,14 +120,16 @@ def test_the_gates_report_is_markdown_with_a_small_picture(folder: Path, instanc
 
     result = execute(folder, "reembed", instance, partition=request.partition_key)
 
-    (report,) = [
-        event.step_output_data.metadata["report"].value
+    (shown,) = [
+        event.step_output_data.metadata
         for event in result.all_events
         if event.event_type_value == "STEP_OUTPUT" and event.step_key.endswith("gate")
     ]
+    report = shown["report"].value
     assert "| ndcg@10 |" in report
     assert "data:image/png;base64," in report
     assert len(report) < 100_000
+    assert re.match(r"\d+ golden questions, release 1 -> 2: \d+ cite otherwise", shown["preview"].value)
 
 
 def test_after_a_rollback_twenty_ticks_launch_nothing(folder: Path, instance: dg.DagsterInstance) -> None:

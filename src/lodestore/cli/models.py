@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lodestore.cli.page import Block, Facts, Table
+from lodestore.cli.page import Block, Facts, Table, ago
 from lodestore.cli.session import Session, author, command, group
 
 if TYPE_CHECKING:
@@ -62,8 +63,17 @@ def show(session: Session, label: str) -> None:
     if not stored and not found:
         known = [one.label for one in project.settings.embedding.models]
         raise UnknownModelError(label, [*known, *(one.label for one in project.versions.all())])
-    value = {"model": label, **(_declared(project, found[0]) if found else {}), "versions": stored}
+    told = [one | {"gate": _gate(project, one["key"])} for one in stored]
+    value = {"model": label, **(_declared(project, found[0]) if found else {}), "versions": told}
     session.show(value, _show_page(value))
+
+
+def _gate(project: Project, key: str) -> dict[str, Any] | None:
+    """The newest report of the version's gate, and when it was made."""
+    from lodestore.wire import rfc3339
+
+    row = project.changes.report(project.versions.registered(key))
+    return None if row is None else {"at": rfc3339(row["at"]), **json.loads(row["report"])}
 
 
 def _declared(project: Project, model: EmbeddingModel) -> dict[str, Any]:
@@ -87,6 +97,25 @@ def _show_page(value: Mapping[str, Any]) -> Iterator[Block]:
         yield Table(("part", "value"), rows, title="What the fingerprint is made of", text=frozenset({"value"}))
     rows = [[one["feature"], one["state"], one["rows"], one["key"]] for one in value["versions"]]
     yield Table(("feature", "state", "rows", "partition"), rows, title="In the store", empty="not built yet")
+    for one in value["versions"]:
+        if one["gate"] is not None:
+            yield Facts(_gate_facts(one["gate"]), title=f"Gate of {one['feature']}, {ago(one['gate']['at'])}")
+
+
+def _gate_facts(report: Mapping[str, Any]) -> dict[str, object]:
+    facts: dict[str, object] = {"verdict": report["verdict"], "because": "; ".join(report["reasons"])}
+    facts |= {f"{one['name']} against {report['live_label']}": _difference(one) for one in report["metrics"]}
+    preview = report.get("preview")
+    if preview is None:
+        return facts
+    if "note" in preview:
+        return facts | {"no preview": preview["note"]}
+    counts = f"{preview['citations_changed']} cite otherwise, {preview['prompts_changed']} prompts change"
+    return facts | {f"of {preview['questions']} {preview['source']} questions": counts}
+
+
+def _difference(metric: Mapping[str, Any]) -> str:
+    return "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**metric["difference"])
 
 
 _FEATURE = click.option("--feature", default="content", show_default=True, help="The embedding feature.")

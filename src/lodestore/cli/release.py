@@ -103,17 +103,26 @@ def diff(session: Session, a: int, b: int, replay: int | None) -> None:
     """Show what differs between two releases, and with --replay whose citations and prompts change."""
     releases = session.project.releases
     before, after = releases.generation(a), releases.generation(b)
-    changes = _changes(session.project, before, after)
+    value, page = _difference(session.project, before, after, replay)
+    session.show(value, page)
+
+
+def _difference(
+    project: Project, before: Release, after: Release, replay: int | None
+) -> tuple[dict[str, Any], list[Block]]:
+    """What differs between two releases, and with `replay` what becomes of so many questions."""
+    a, b = before.generation, after.generation
+    changes = _changes(project, before, after)
     rows = [[one["slot"], shares(one["from"]), shares(one["to"])] for one in changes]
     page: list[Block] = [Table(("slot", f"release {a}", f"release {b}"), rows, empty="nothing differs")]
     value: dict[str, Any] = {"from": a, "to": b, "changes": changes}
     if replay is not None:
         from lodestore.preview import preview
 
-        found = preview(session.project, before, after, limit=replay)
+        found = preview(project, before, after, limit=replay)
         value["replay"] = found.to_json()
         page += _preview_page(found)
-    session.show(value, page)
+    return value, page
 
 
 def _preview_page(found: Preview) -> Iterator[Block]:
@@ -133,14 +142,34 @@ def _preview_page(found: Preview) -> Iterator[Block]:
 @click.option("--accept-loss", is_flag=True, help="Override the gate on quality, never on health; needs --reason.")
 @click.option("--reason", default="", help="Why; it stays in the log.")
 @click.option("--author", "by", help="Who; by default the user of this machine.")
-def promote(session: Session, slots: tuple[str, ...], reason: str, by: str | None, *, accept_loss: bool) -> None:
+@click.option("--plan", is_flag=True, help="Only show what would change; nothing goes live.")
+@click.option("--replay", type=int, metavar="N", help="With --plan: put N logged or golden questions to both.")
+def promote(
+    session: Session,
+    slots: tuple[str, ...],
+    reason: str,
+    by: str | None,
+    replay: int | None,
+    *,
+    accept_loss: bool,
+    plan: bool,
+) -> None:
     """Make these values live in one release.
 
     Such as: content=minilm@2 qa_basic=1.1.0. An embedding version has to have passed the gate.
     """
+    from lodestore.promotion import planned
     from lodestore.promotion import promote as promoted
 
     wanted = dict(pairs(slots, "slot"))
+    if plan:
+        after = planned(session.project, wanted, author=by or author())
+        value, page = _difference(session.project, session.project.releases.live(), after, replay)
+        session.show(value, page)
+        return
+    if replay is not None:
+        message = "--replay belongs to --plan; the report of an embedding version's gate has a preview of its own"
+        raise click.UsageError(message, click.get_current_context())
     made = promoted(session.project, wanted, author=by or author(), accept_loss=accept_loss, reason=reason)
     _told(session, made)
 
