@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lodestore.errors import FilterError
 from lodestore.filters import And, Column, ColumnType, Filter, IsNull, combine, parse
 from lodestore.tables import FILTERABLE, MOMENT
 
@@ -41,7 +42,7 @@ def condition(
     >>> condition(None, filters={"category": "user_profile:topics"}, features={"user_profile:topics": ["faq"]})
     "`category` in ('faq')"
     """
-    asked = demanded(filter)
+    asked = _asked(filter)
     known = {} if features is None else features
     own = [_of_feature(column, known.get(ref)) for column, ref in (filters or {}).items()]
     both = combine(asked, *own, demanded(mandatory))
@@ -57,15 +58,25 @@ def narrowed(
     >>> narrowed("category = 'faq' or category is null", "access in ('sales')")
     "(`category` = 'faq' or `category` is null) and `access` contains 'sales'"
     """
-    both = combine(demanded(filter), demanded(mandatory))
+    both = combine(_asked(filter), demanded(mandatory))
     return None if both is None else both.canonical()
 
 
 def demanded(mandatory: str | Mapping[str, Any] | Filter | None) -> Filter | None:
-    """The filter that a caller makes mandatory: ready, or to be read; None when there is none."""
+    """The filter that a caller makes mandatory: ready, or to be read; None when there is none.
+
+    An empty one is an error: who demands something and has nothing to demand would see everything.
+    """
     if mandatory is None or isinstance(mandatory, Filter):
         return mandatory
-    return None if mandatory in ("", {}) else parse(mandatory, COLUMNS)
+    if mandatory in ("", {}):
+        message = "the mandatory filter is empty, which would let everything through; name a condition, or leave it out"
+        raise FilterError(message)
+    return parse(mandatory, COLUMNS)
+
+
+def _asked(filter: str | Mapping[str, Any] | None) -> Filter | None:  # noqa: A002 - the word of the wire
+    return None if filter in (None, "", {}) else parse(filter, COLUMNS)
 
 
 def _of_feature(column: str, value: object) -> Filter | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.errors import RequestError, nearest
+from lodestore.errors import RequestError, RetentionError, UnknownReleaseError, nearest
 from lodestore.grouping import Reader
 from lodestore.past import Past
-from lodestore.retrieval import Hit, Mode
+from lodestore.retrieval import Hit, Mode, checked_query
 from lodestore.tables import MOMENT, in_list
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def build(
     rows: list[dict[str, Any]] = []
     places: list[int] = []
     for place, (query, moment) in enumerate(zip(*(asked[name].to_pylist() for name in _NEEDED), strict=True)):
-        found = _chunks(past.at(moment), query, k, mode, where)
+        with _row(place + 1):
+            checked_query(query, k=k, mode=mode)
+            found = _chunks(past.at(moment), query, k, mode, where)
         rows += found
         places += [place] * len(found)
     chunks = pa.Table.from_pylist(rows, schema=CHUNK_COLUMNS)
@@ -68,6 +71,16 @@ def build(
     for column in CHUNK_COLUMNS.names:
         joined = joined.append_column(column, chunks[column])
     return joined
+
+
+@contextmanager
+def _row(number: int) -> Iterator[None]:
+    """Whatever is wrong with one question is told with its row."""
+    try:
+        yield
+    except (RequestError, RetentionError, UnknownReleaseError) as error:
+        error.args = (f"row {number}: {error.args[0]}", *error.args[1:])
+        raise
 
 
 def _checked(questions: pa.Table) -> pa.Table:

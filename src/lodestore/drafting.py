@@ -81,9 +81,7 @@ def draft(documents: Iterable[_Read], *, count: int, seed: int = 20) -> tuple[Dr
 
     The same documents and seed give the same queries. What would fit several documents is left out.
     """
-    if count < 1:
-        message = f"a draft of {count} queries is none; give at least 1"
-        raise GoldenError(message)
+    _possible(count, seed)
     random = np.random.default_rng(seed)
     made = [one for document in documents for one in _of(document)]
     often = Counter(text for _, text, _ in {(segment, text, document) for segment, text, document in made})
@@ -97,6 +95,15 @@ def draft(documents: Iterable[_Read], *, count: int, seed: int = 20) -> tuple[Dr
         Drafted(f"draft-{n:0{width}}", text, f"synthetic-{segment}", owner)
         for n, (segment, (text, owner)) in enumerate(chosen, start=1)
     )
+
+
+def _possible(count: int, seed: int) -> None:
+    if count < 1:
+        message = f"a draft of {count} queries is none; give at least 1"
+        raise GoldenError(message)
+    if seed < 0:
+        message = f"seed is {seed}; give a whole number from 0 on"
+        raise GoldenError(message)
 
 
 def _shuffled(pairs: Sequence[tuple[str, str]], random: np.random.Generator) -> list[tuple[str, str]]:
@@ -158,6 +165,7 @@ def drafted_from(
     tables: OfflineStore, read: Callable[[Sequence[str]], Sequence[_Read]], *, count: int, seed: int = 20
 ) -> tuple[Drafted, ...]:
     """A draft from a sample of the stored documents, which is large enough for `count` queries."""
+    _possible(count, seed)
     ids = sorted(tables.read("documents", ["document_id"])["document_id"].to_pylist())
     if not ids:
         message = "there are no documents to draft queries from; run: lodestore run ingest"
@@ -179,8 +187,12 @@ def write(drafted: Sequence[Drafted], queries: Path, qrels: Path) -> None:
         if path.exists():
             message = f"{path} exists; a draft overwrites nothing: name another folder or move the file"
             raise RefusedError(message)
-    queries.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(one.to_json(), ensure_ascii=False) for one in drafted]
-    queries.write_text("\n".join(lines) + "\n", encoding="utf-8")
     judged = [f"{one.query_id}\t{one.document_id}\t1" for one in drafted]
-    qrels.write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n", encoding="utf-8")
+    try:
+        queries.parent.mkdir(parents=True, exist_ok=True)
+        queries.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        qrels.write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n", encoding="utf-8")
+    except OSError as error:
+        message = f"the draft cannot be written into {queries.parent}: {error.strerror}; name another folder"
+        raise GoldenError(message) from error

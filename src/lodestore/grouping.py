@@ -60,6 +60,11 @@ class Extras:
     def __post_init__(self) -> None:
         _within("per_document", self.per_document if self.per_document is not None else 1, 1, _MOST_OF_A_DOCUMENT)
         _within("neighbours", self.neighbours, 0, _MOST_BESIDE)
+        for name in ("highlight", "titles", "explain", "rerank"):
+            said = getattr(self, name)
+            if not isinstance(said, bool) and not (name == "titles" and said is None):
+                message = f"{name} is {said!r}; give True or False"
+                raise RequestError(message)
         given = self.diversity
         if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 1):
             message = f"diversity is {given!r}; give a number from 0 (relevance alone) to 1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,8 @@ _TITLE_WEIGHT = 0.5
 _CHUNKS_PER_DOCUMENT = 5
 _DEEPER = 4
 _DEEPEST = 20_000
+# A longer name is none of a version; it is cut so that errors stay readable.
+_LONGEST_NAME = 200
 # Out of how many for each hit a varied choice is made.
 _POOL = 4
 
@@ -115,6 +117,9 @@ class Live:
         extras: Extras = _PLAIN,
     ) -> list[SearchResult]:
         """The answer to each query, in their order, all by this one release; the queries are embedded together."""
+        if isinstance(queries, str | bytes) or not isinstance(queries, Iterable):
+            message = f"queries is {type(queries).__name__}; give a list of queries"
+            raise RequestError(message)
         for query in queries:
             checked_query(query, k=k, mode=mode)
         version = self.version(feature)
@@ -258,9 +263,10 @@ class Live:
         checked_query("vector", k=k, mode="vector")
         started = time.perf_counter()
         live = self.version(feature)
-        version = self._of_vector(live, fingerprint)
+        name = _as_name(fingerprint)
+        version = self._of_vector(live, name)
         array = _as_vector(vector)
-        check_compatibility(version, fingerprint=fingerprint, shape=array.shape)
+        check_compatibility(version, fingerprint=name, shape=array.shape)
         if not np.isfinite(array).all() or not array.any():
             message = "the vector has NaN or infinite numbers, or only zeros"
             raise RequestError(message)
@@ -301,9 +307,21 @@ def _documents(best: Callable[[int], list[Hit]], k: int, chunks: int) -> list[Hi
         depth = min(depth * _DEEPER, _DEEPEST)
 
 
+def _as_name(given: object) -> str:
+    if given is None or isinstance(given, str):
+        return (given or "")[:_LONGEST_NAME]
+    message = f"the version of the vector is {type(given).__name__}; name it as text, such as minilm@1"
+    raise RequestError(message)
+
+
 def _as_vector(vector: Sequence[float] | np.ndarray) -> np.ndarray:
     try:
-        return np.asarray(vector, dtype=np.float32)
+        given = np.asarray(vector)
+        if given.dtype.kind not in "fiu":
+            given = given.astype(np.float64, casting="safe")
+        # What is too large for the numbers of a table becomes infinite, and is refused as that.
+        with np.errstate(over="ignore"):
+            return given.astype(np.float32)
     except (TypeError, ValueError) as error:
         message = f"the vector is no list of numbers: {error}"
         raise RequestError(message) from error

@@ -226,6 +226,7 @@ class Past:
 
     def verify(self, moment: datetime) -> None:
         """The moment is one that can be asked about; otherwise say why not, and which is the oldest one."""
+        _is_moment(moment)
         if moment.tzinfo is None:
             message = f"as_of {moment.isoformat()} has no time zone; add one, for example +00:00"
             raise RequestError(message)
@@ -271,6 +272,12 @@ class Past:
                 return since
             since = one.at
         return since
+
+
+def _is_moment(given: object) -> None:
+    if not isinstance(given, datetime):
+        message = f"as_of is {given!r}; give a datetime with a time zone, such as datetime.now(UTC)"
+        raise RequestError(message)
 
 
 def told(found: SearchResult, moment: datetime) -> SearchResult:

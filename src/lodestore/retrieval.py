@@ -28,6 +28,7 @@ __all__ = [
     "Titles",
     "Weights",
     "checked_query",
+    "encodable",
     "fuse",
     "hit_of",
     "search",
@@ -181,10 +182,16 @@ class SearchResult:
         return out | ({"explain": dict(self.explain)} if self.explain is not None else {})
 
 
-def checked_query(query: str, *, k: int, mode: str) -> None:
+def checked_query(query: object, *, k: int, mode: str) -> None:
     """The query, the number of hits and the mode make sense; otherwise say which does not."""
-    if not isinstance(query, str) or not query.strip():
+    if not isinstance(query, str):
+        message = f"the query is {type(query).__name__}, not text; give it as a string"
+        raise RequestError(message)
+    if not query.strip():
         message = "the query is empty; give it some words"
+        raise RequestError(message)
+    if not encodable(query):
+        message = "the query holds half of a surrogate pair, which is no character; give it as valid Unicode"
         raise RequestError(message)
     if len(query) > _LONGEST_QUERY:
         message = f"the query has {len(query):,} characters; at most {_LONGEST_QUERY:,} are searched"
@@ -195,6 +202,19 @@ def checked_query(query: str, *, k: int, mode: str) -> None:
     if mode not in MODES:
         message = f"mode is {mode!r}; known: {', '.join(MODES)}"
         raise RequestError(message)
+
+
+def encodable(text: str) -> bool:
+    r"""Whether the text can be written as UTF-8: half of a surrogate pair cannot.
+
+    >>> encodable("refund"), encodable("\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fuse(rankings: Sequence[Sequence[str]], *, weights: Sequence[float] | None = None) -> list[tuple[str, float]]:

@@ -131,7 +131,7 @@ class Lodestore:
         extras = Extras(per_document, neighbours, highlight, diversity, titles, explain, rerank)
         where = condition(filter, mandatory=mandatory)
         if vector is not None or query is None:
-            _one_or_the_other(query, vector, plain=as_of is None and extras == Extras())
+            _one_or_the_other(query, vector, plain=as_of is None and extras == Extras() and mode != "text")
             return self._at(release).search_vector(
                 () if vector is None else vector, fingerprint=version or "", k=k, where=where
             )
@@ -338,5 +338,5 @@ def _one_or_the_other(query: str | None, vector: object, *, plain: bool) -> None
         )
         raise RequestError(message)
     if not plain:
-        message = "a vector is searched as of now and without extras; give the query itself"
+        message = "a vector is searched by meaning, as of now and without extras; give the query itself"
         raise RequestError(message)

@@ -15,7 +15,7 @@ from lodestore.filters import And, Filter, combine, parse
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
 from lodestore.ports import OfflineStore, VectorStore
-from lodestore.retrieval import Mode, checked_query
+from lodestore.retrieval import Mode, checked_query, encodable
 from lodestore.standing import Standing, standing
 from lodestore.tables import FILTERABLE, chunk_table, quoted, retired
 from lodestore.wire import jsonable, rfc3339
@@ -116,8 +116,8 @@ class Reasons:
         What a `mandatory` filter hides is told as never read.
         """
         checked_query(query, k=k, mode=mode)
-        if not isinstance(document, str) or not document.strip():
-            message = "the document is empty; name one, as source/id"
+        if not isinstance(document, str) or not document.strip() or not encodable(document):
+            message = f"the document is {_brief(document)}; name one, as source/id"
             raise RequestError(message)
         where = parse(filter, COLUMNS) if filter else None
         live = self._live()
@@ -228,6 +228,10 @@ class Reasons:
         version = live.versions["content"].label if "content" in live.versions else ""
         told = (rank, score, needed, asked.k, asked.mode, chunk_id, at, live.release.generation, version, details)
         return Why(document or asked.document, reason, sentence, mend, *told)
+
+
+def _brief(document: object) -> str:
+    return "empty" if isinstance(document, str) and not document.strip() else ascii(document)[:60]
 
 
 def _named(document: str) -> str:

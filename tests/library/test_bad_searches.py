@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import date
 
 import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 from lodestore import cli
-from lodestore.errors import LodestoreError
+from lodestore.errors import LodestoreError, RequestError
 from lodestore.keys import Keys
 from lodestore.past import moment_of
 from lodestore.project import open_project
@@ -170,6 +171,91 @@ def test_a_vector_that_does_not_fit_is_told_by_its_part(project, served, vector,
     assert part in str(told.value)
     assert 400 <= answer.status_code < 500
     assert part in answer.json()["detail"]
+
+
+# What only a program or a shell can send.
+ODD = [
+    pytest.param({"as_of": "2026-01-01"}, "as_of is '2026-01-01'; give a datetime", id="a moment as text"),
+    pytest.param({"as_of": date(2026, 1, 1)}, "give a datetime with a time zone", id="a day"),
+    pytest.param({"mandatory": ""}, "mandatory filter is empty", id="an empty list"),
+    pytest.param({"mandatory": {}}, "mandatory filter is empty", id="an empty object"),
+    pytest.param({"titles": "yes"}, "titles is 'yes'", id="titles as text"),
+    pytest.param({"rerank": 1}, "rerank is 1", id="rerank as a number"),
+    pytest.param({"query": "\ud800"}, "half of a surrogate pair", id="half a character"),
+    pytest.param({"query": b"refund"}, "the query is bytes", id="bytes"),
+]
+
+
+@pytest.mark.parametrize(("asked", "part"), ODD)
+def test_what_no_type_of_a_search_allows_is_told_by_its_part(project, asked, part):
+    with pytest.raises(LodestoreError) as told:
+        project.store.search(**{"query": "refund", **asked})
+
+    assert part in str(told.value)
+
+
+@pytest.mark.parametrize("queries", ["refund", b"refund", None, 5])
+def test_one_text_is_no_list_of_queries(project, queries):
+    with pytest.raises(RequestError, match="give a list of queries"):
+        project.store.search_many(queries)
+
+
+@pytest.mark.parametrize("demanded", ["", {}])
+def test_an_empty_mandatory_filter_lets_nothing_through_wherever_it_is_given(project, served, demanded):
+    asks = [
+        lambda: project.store.search_many(["refund"], mandatory=demanded),
+        lambda: project.store.why("refund", "handbook/billing.md", mandatory=demanded),
+        lambda: project.store.context("refund", mandatory=demanded, record=False),
+    ]
+    for ask in asks:
+        with pytest.raises(LodestoreError, match="mandatory filter is empty"):
+            ask()
+    for path, body, scope in (
+        ("/v1/search", {"query": "refund"}, "read"),
+        ("/v1/search/batch", {"queries": [{"query": "refund", "mandatory": demanded}]}, "read"),
+        ("/v1/why", {"query": "refund", "document_id": "a"}, "admin"),
+        ("/v1/context", {"query": "refund"}, "read"),
+    ):
+        answer = served(path, body if "queries" in body else {**body, "mandatory": demanded}, scope)
+        assert answer.status_code == 422
+        assert "mandatory filter is empty" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("vector", "version", "part"),
+    [
+        ([1.0] * 256, ["words@1"], "the version of the vector is list"),
+        ([1j] * 256, "words@1", "no list of numbers"),
+        ([None] * 256, "words@1", "no list of numbers"),
+        ([1e39] * 256, "words@1", "infinite"),
+    ],
+)
+def test_a_vector_that_only_a_program_can_send_is_told_without_a_warning(project, vector, version, part):
+    with pytest.raises(LodestoreError, match=part):
+        project.store.search(vector=vector, version=version)
+
+
+def test_a_vector_is_not_searched_by_words(project):
+    with pytest.raises(RequestError, match="a vector is searched by meaning"):
+        project.store.search(vector=[1.0] * 256, version="words@1", mode="text")
+
+
+COMMANDS = [
+    pytest.param(["search", "x", "--as-of", ""], "as_of '' is not a timestamp", id="as of nothing"),
+    pytest.param(["search", "\udcff"], "half of a surrogate pair", id="bytes that are no text"),
+    pytest.param(["why", "x", "--document", "\udcff"], r"the document is '\udcff'", id="a document of such bytes"),
+    pytest.param(["golden", "draft", "--seed", "-1"], "seed is -1", id="a seed below 0"),
+    pytest.param(["golden", "draft", "--out", "docs/billing.md"], "cannot be written", id="a file for a folder"),
+]
+
+
+@pytest.mark.parametrize(("words", "part"), COMMANDS)
+def test_other_commands_name_the_part_too(folder, capsys, words, part):
+    code, told = command(folder, capsys, *words)
+
+    assert code in {1, 2}
+    assert part in told["error"]["message"]
+    assert told["error"]["code"] != "bug"
 
 
 # -- why: each cause, wherever it is asked

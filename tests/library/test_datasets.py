@@ -12,6 +12,7 @@ import pytest
 
 from lodestore import cli
 from lodestore.datasets import CHUNK_COLUMNS, build, leaks
+from lodestore.errors import LodestoreError
 from lodestore.historical import assert_no_leak
 from lodestore.project import open_project
 from lodestore.tables import MOMENT
@@ -150,6 +151,24 @@ def test_the_command_writes_parquet_with_the_questions_their_features_and_the_ch
     assert written.column_names == ["query", "event_timestamp", "user_id", "clicked", LEVEL, *CHUNK_COLUMNS.names]
     assert written["rank"].to_pylist() == [1, 2] * len(seen)
     assert leaks(written) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "moment", "says"),
+    [
+        ("", None, "row 2: the query is empty"),
+        ("x", datetime(2999, 1, 1, tzinfo=UTC), "row 2: as_of 2999-01-01T00:00:00Z lies in the future"),
+        ("x", datetime(1999, 1, 1, tzinfo=UTC), r"row 2: as_of 1999.*\[retention\] days"),
+        ("x", datetime.now(UTC) - timedelta(days=1), "row 2: .*nothing was live yet"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_told_with_its_row(history, query, moment, says):
+    project, seen = history
+    asked = questions([seen[0][0], moment or seen[0][0]])
+    asked = asked.set_column(0, "query", pa.array(["refund", query]))
+
+    with pytest.raises(LodestoreError, match=says):
+        made_of(project, asked)
 
 
 def test_a_filter_of_the_command_that_makes_no_sense_is_told(history, tmp_path, capsys):

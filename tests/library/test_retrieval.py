@@ -73,7 +73,7 @@ def test_a_vector_search_without_a_vector_is_refused(store):
     [
         ("", 1, "text", "empty"),
         (" \n", 1, "text", "empty"),
-        (None, 1, "text", "empty"),
+        (None, 1, "text", "not text"),
         ("x" * 20_001, 1, "text", "20,001 characters"),
         ("x", 0, "text", "k is 0"),
         ("x", MAX_K + 1, "text", "k is 1001"),

@@ -50,7 +50,7 @@ def search(
     """Find the chunks that answer QUERY."""
     from lodestore.past import moment_of
 
-    moment = moment_of(as_of) if as_of else None
+    moment = None if as_of is None else moment_of(as_of)
     if mode != "text" and moment is None:
         _loaded(session)
     found = session.project.store.search(query, k=k, mode=mode, filter=where, as_of=moment, **extras)

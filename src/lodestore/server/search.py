@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from lodestore.conditions import demanded
 from lodestore.errors import RequestError, UnavailableError
 from lodestore.filters import Filter, combine, parse
 from lodestore.grouping import Extras
@@ -96,8 +97,12 @@ def _one(place: int, value: object) -> Mapping[str, Any]:
 
 def filter_of(values: Mapping[str, Any], call: Call) -> Filter | None:
     """What the request asks, what it demands, and what the caller's key demands; nothing asked can widen these."""
-    asked, own = (_a_filter(values, name) for name in ("filter", "mandatory"))
-    return combine(asked, own, call.caller.filter)
+    return combine(_a_filter(values, "filter"), _demanded(values), call.caller.filter)
+
+
+def _demanded(values: Mapping[str, Any]) -> Filter | None:
+    given = values.get("mandatory")
+    return None if given is None else _a_filter(values, "mandatory") or demanded(given)
 
 
 def _a_filter(values: Mapping[str, Any], name: str) -> Filter | None:
@@ -227,7 +232,7 @@ async def why(call: Call) -> Answer:
     call.live = await call.serving.searchable(call.live, model=mode != "text")
     given, k, live = values.get("filter"), a_k(values, call), call.snapshot
     filter_of(values, call)
-    own, store = combine(_a_filter(values, "mandatory"), call.caller.filter), call.serving.store
+    own, store = combine(_demanded(values), call.caller.filter), call.serving.store
     told = await call.serving.searching.run(
         lambda: store(live).why(query, name, k=k, mode=mode, filter=given, mandatory=own).to_json()
     )
