@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lodestore import golden
-from lodestore.errors import GoldenError, nearest
+from lodestore.errors import GoldenError, RequestError, nearest
 from lodestore.golden import GoldenQuery, GoldenSet
 from lodestore.metrics import Scores
 from lodestore.ranking import ranked
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate", "golden_set"]
 
 _SEED = 20
+_MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,12 @@ def golden_set(project: Project, name: str | None = None) -> GoldenSet:
 
 
 def evaluate(
-    project: Project, *, label: str | None = None, name: str | None = None, mode: Mode = "vector"
+    project: Project, *, label: str | None = None, name: str | None = None, mode: Mode = "vector", k: int = 10
 ) -> Evaluation:
-    """Every judged query is asked of the live content version, or of that of `label`, and scored by its documents."""
+    """Every judged query is asked of the live content version, or of that of `label`, and scored by its k documents."""
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= _MOST:
+        message = f"k is {k!r}; give a whole number of documents from 1 to {_MOST}"
+        raise RequestError(message)
     live = project.live()
     version = live.version("content") if label is None else project.versions.find("content", label)
     asked = golden_set(project, name)
@@ -109,7 +113,7 @@ def evaluate(
         titles = (live.versions["title"], project.embedder(live.versions["title"]))
     found = ranked(
         project.tables, version, project.embedder(version), asked,
-        where=compiled, mode=mode, weights=weights, titles=titles,
+        where=compiled, mode=mode, k=k, weights=weights, titles=titles,
     )  # fmt: skip
-    counts = (found.scores(asked), len(asked.unjudged), found.latency_p50)
+    counts = (found.scores(asked, k=k), len(asked.unjudged), found.latency_p50)
     return Evaluation(live.release.generation, version.label, mode, asked.name, *counts, asked, found.documents)

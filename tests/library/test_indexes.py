@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lodestore.adapters.lance import INDEX_FROM, LanceStore
+from lodestore.adapters.lance import EF, INDEX_FROM, PROBES, REFINE, LanceStore
 from lodestore.conditions import COLUMNS
 from lodestore.filters import Contains, combine, parse
+from lodestore.grouping import Extras
 from lodestore.indexes import IndexReading, read_index, settled
+from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
 from lodestore.ranking import SelectiveRecall
+from lodestore.releases import Release
 from lodestore.retrieval import search
 from lodestore.tables import FILTERABLE, embedding_schema
+from lodestore.testing import HashEmbedder
 
 DIMENSION = 16
 VERSION = EmbeddingVersion("content", "m", "1", "c", "f", DIMENSION)
@@ -59,6 +65,12 @@ def store(tmp_path_factory):
     made.append(VERSION.table, table(INDEX_FROM))
     made.index(VERSION.table)
     return made
+
+
+@pytest.fixture(scope="module")
+def rows():
+    made = table(INDEX_FROM)
+    return made.select(["row_id", *[name for name in FILTERABLE if name in made.column_names]]).to_pylist()
 
 
 @pytest.mark.parametrize("k", [1, 10, 200])
@@ -115,6 +127,58 @@ def test_an_access_list_is_a_filter_that_nothing_asked_can_widen(store):
 )
 def test_each_form_of_an_access_list_says_the_same(store, said):
     assert store.count(VERSION.table, parse(said, COLUMNS).sql()) == INDEX_FROM // 100
+
+
+def test_the_explanation_of_an_indexed_search_names_the_index_and_how_thoroughly_it_is_probed(store):
+    (query,), _ = cloud(1, 9)
+
+    class Model(HashEmbedder):
+        def embed_queries(self, texts):
+            return np.stack([query] * len(texts))
+
+    live = Live(Release(7), {"content": VERSION}, lambda _: Model(DIMENSION), store)
+
+    told = live.find("topic3 word7", k=5, where="word_count < 9000", extras=Extras(explain=True)).explain
+
+    assert (told["release"], told["table"], told["filter"]) == (7, VERSION.table, "word_count < 9000")
+    assert {name: told[name] for name in ("index", "nprobes", "refine", "ef")} == {
+        "index": "IVF_HNSW_SQ", "nprobes": PROBES, "refine": REFINE, "ef": EF,
+    }  # fmt: skip
+    assert (told["fusion"], told["candidates"], told["rerank"]) == ("reciprocal rank fusion", 20, False)
+    assert len(told["ranks"]) == len(told["scores"]) == 5
+
+
+SAID = st.recursive(
+    st.one_of(
+        st.tuples(st.sampled_from(["<", "<=", ">", ">=", "=", "!="]), st.integers(-10, INDEX_FROM + 10)).map(
+            lambda pair: f"word_count {pair[0]} {pair[1]}"
+        ),
+        st.lists(st.integers(0, TOPICS), min_size=1, max_size=4).map(
+            lambda ns: f"category in ({', '.join(repr(f'topic{n}') for n in ns)})"
+        ),
+        st.sampled_from(["access contains 'board'", "author is null", "author is not null", "source = 'docs'"]),
+    ),
+    lambda inner: st.one_of(
+        inner.map(lambda one: f"not ({one})"),
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(lambda three: "({}) {} ({})".format(*three)),
+    ),
+    max_leaves=4,
+)
+
+
+@given(said=SAID, k=st.sampled_from([1, 10, 40]), seed=st.integers(0, 50))
+@settings(max_examples=40, deadline=None)
+def test_every_mode_gives_only_rows_that_python_lets_through_and_k_of_them_whenever_k_exist(store, rows, said, k, seed):
+    (query,), _ = cloud(1, seed)
+    filter_ = parse(said, COLUMNS)
+    allowed = {row["row_id"] for row in rows if filter_.matches(row)}
+    words = "topic1 topic2 topic3"
+    worded = sum(row["category"] in words.split() for row in rows if row["row_id"] in allowed)
+
+    for mode, most in (("vector", len(allowed)), ("hybrid", len(allowed)), ("text", worded)):
+        hits = search(store, VERSION.table, words, query, k=k, mode=mode, where=filter_.sql())
+        assert {hit.chunk_id for hit in hits} <= allowed
+        assert len(hits) == min(k, most)
 
 
 def test_recall_is_measured_for_each_selectivity(store):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,6 +19,7 @@ from lodestore.errors import (
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
 from lodestore.releases import NOTHING, Release
+from lodestore.store import Lodestore
 from lodestore.tables import embedding_schema
 from lodestore.testing import HashEmbedder, MemoryStore
 from lodestore.versions import slot_of
@@ -142,6 +145,21 @@ def test_k_and_the_query_are_checked_before_anything_is_embedded(live, embedders
         live.search_vector(np.ones(16), fingerprint="a@1", k=0)
 
     assert embedders["a"].queried == 0
+
+
+def test_a_batch_is_answered_by_one_release_though_another_goes_live_meanwhile(live, embedders):
+    other = replace(live, release=Release(4), versions={"content": version(embedders["b"], "b")})
+    lives = iter([live, other, other, other])
+    store = Lodestore(
+        live=lambda: next(lives), features=dict, templates=None, releases=None, clock=None,
+    )  # fmt: skip
+
+    first = store.search_many(["word1", "word2", "word3"], k=2)
+    second = store.search_many(["word1", "word2"], k=2)
+
+    assert {(one.release, one.version) for one in first} == {(3, "a@1")}
+    assert {(one.release, one.version) for one in second} == {(4, "b@1")}
+    assert (embedders["a"].queried, embedders["b"].queried) == (3, 2)
 
 
 class Broken(HashEmbedder):

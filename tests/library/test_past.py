@@ -271,6 +271,28 @@ def test_a_real_store_answers_as_it_did_then(lance):
     answers_as_then(lance)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_random_history_on_a_real_store_answers_as_it_did_then(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    acts = ["write", "write", "write", "remove", "promote", "compact"]
+    steps = []
+    for act in rng.choice(acts, 14):
+        document = f"docs/{rng.integers(4)}"
+        text = " ".join(rng.choice(WORDS, rng.integers(1, 4)))
+        given = {"write": (document, text, str(rng.choice(["x", "y"]))), "remove": (document,)}
+        steps.append((act, *given.get(act, (str(rng.choice(["a", "b"])),) if act == "promote" else ())))
+    world = World(LanceStore(str(tmp_path)))
+
+    replayed(world, steps)
+    answers_as_then(world)
+    for version in world.versions.values():
+        for name in (version.table, retired(version.table)):
+            world.store.compact(name, keep=timedelta(milliseconds=1))
+
+    answers_as_then(world)
+
+
 def test_compaction_and_the_removal_of_old_files_change_no_answer(lance):
     answers_as_then(lance)
 

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -248,6 +249,24 @@ def test_titles_join_as_a_third_ranking_of_the_same_release(store):
     assert store.search("kitchen", k=3).hits[0].title_rank is None
 
 
+def test_the_weights_of_the_settings_reach_every_hybrid_search(folder):
+    other = folder / "words_first.toml"
+    other.write_text((folder / "lodestore.toml").read_text() + "\n[search]\nweights = { vector = 0.0, text = 2.5 }\n")
+    store = open_project(other).store
+    asked = "the approval of a manager"
+
+    weighted, by_words = store.search(asked, k=3, explain=True), store.search(asked, k=3, mode="text")
+    then = store.search(asked, k=3, as_of=open_project(other).clock())
+
+    assert weighted.explain["weights"] == {"vector": 0.0, "text": 2.5}
+    words = [hit.chunk_id for hit in by_words.hits]
+    assert [hit.chunk_id for hit in weighted.hits][: len(words)] == words
+    assert [hit.chunk_id for hit in then.hits] == [hit.chunk_id for hit in weighted.hits]
+    assert [hit.score for hit in weighted.hits[: len(words)]] == pytest.approx(
+        [2.5 / (60 + n) for n in range(1, len(words) + 1)]
+    )
+
+
 def test_the_explanation_has_release_table_filter_fusion_and_ranks(store):
     told = store.search("refund", filter="source = 'handbook'", explain=True).to_json()["explain"]
 
@@ -295,6 +314,28 @@ def test_several_named_sets_are_measured_each_or_together(folder):
     assert evaluate(project).to_json()["queries"] == 6
     with pytest.raises(GoldenError, match="did you mean 'second'"):
         evaluate(project, name="secnd")
+
+
+def test_as_many_documents_count_as_are_asked_for(folder, capsys):
+    one, three = (evaluate(open_project(folder), name="main", k=k).to_json() for k in (1, 3))
+
+    assert {"ndcg@1", "recall@1", "mrr"} <= set(one)
+    assert one["recall@1"]["value"] <= three["recall@3"]["value"]
+    assert run(folder, "evaluate", "--golden", "main", "--k", "3", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["recall@3"] == three["recall@3"]
+    for k in (0, 101, True):
+        with pytest.raises(RequestError, match=f"k is {k}"):
+            evaluate(open_project(folder), k=k)
+
+
+def test_an_interval_is_that_of_the_bootstrap_over_the_queries_scores(folder):
+    found = evaluate(open_project(folder), name="main")
+
+    told = found.to_json()["ndcg@10"]
+    drawn = np.random.default_rng(1).choice(found.scores.ndcg, (20_000, len(found.scores))).mean(axis=1)
+
+    assert told["value"] == pytest.approx(found.scores.ndcg.mean())
+    assert [told["low"], told["high"]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.05)
 
 
 # -- datasets and replays

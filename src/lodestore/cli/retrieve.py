@@ -111,10 +111,16 @@ def _ranks(hit: Hit) -> str:
     if hit.vector_rank is None and hit.text_rank is None:
         return f"characters {hit.start} to {hit.end}"
     sides = {"meaning": (hit.vector_rank, hit.vector_score), "words": (hit.text_rank, hit.text_score)}
+    if hit.title_rank is not None:
+        sides["titles"] = (hit.title_rank, None)
+    if hit.fused_score is not None:
+        sides["fused"] = (None, hit.fused_score)
     return ", ".join(f"{name}: {_place(*one)}" for name, one in sides.items())
 
 
 def _place(rank: int | None, score: float | None) -> str:
+    if rank is None and score is not None:
+        return f"{score:.3g}"
     if rank is None:
         return "not among the candidates"
     return f"place {rank}" + ("" if score is None else f" with {score:.3g}")
@@ -175,11 +181,12 @@ def _context_page(made: Context, user_id: str | None) -> Iterator[Block]:
 @click.option("--mode", type=_MODES, default="vector", show_default=True, help="By meaning, by words, or both.")
 @click.option("--version", "label", help="An embedding version such as minilm@1; by default the live one.")
 @click.option("--golden", "name", help="Which golden set; by default all of them.")
-def evaluate(session: Session, mode: Mode, label: str | None, name: str | None) -> None:
+@click.option("--k", default=10, show_default=True, help="How many documents of each answer count.")
+def evaluate(session: Session, mode: Mode, label: str | None, name: str | None, k: int) -> None:
     """Measure how well the golden queries are answered."""
     from lodestore.evaluation import evaluate as measured
 
-    found = measured(session.project, label=label, name=name, mode=mode)
+    found = measured(session.project, label=label, name=name, mode=mode, k=k)
     session.show(found.to_json(), _measures(found))
 
 
