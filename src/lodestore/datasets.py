@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.errors import RequestError, RetentionError, UnknownReleaseError, nearest
+from lodestore.errors import RequestError, naming, nearest
 from lodestore.grouping import Reader
 from lodestore.past import Past
 from lodestore.retrieval import Hit, Mode, checked_query
@@ -61,7 +60,7 @@ def build(
     rows: list[dict[str, Any]] = []
     places: list[int] = []
     for place, (query, moment) in enumerate(zip(*(asked[name].to_pylist() for name in _NEEDED), strict=True)):
-        with _row(place + 1):
+        with naming(f"row {place + 1}"):
             checked_query(query, k=k, mode=mode)
             found = _chunks(past.at(moment), query, k, mode, where)
         rows += found
@@ -71,16 +70,6 @@ def build(
     for column in CHUNK_COLUMNS.names:
         joined = joined.append_column(column, chunks[column])
     return joined
-
-
-@contextmanager
-def _row(number: int) -> Iterator[None]:
-    """Whatever is wrong with one question is told with its row."""
-    try:
-        yield
-    except (RequestError, RetentionError, UnknownReleaseError) as error:
-        error.args = (f"row {number}: {error.args[0]}", *error.args[1:])
-        raise
 
 
 def _checked(questions: pa.Table) -> pa.Table:

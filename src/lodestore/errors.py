@@ -31,7 +31,8 @@ A message says what happened, the value, and the way out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -71,6 +72,7 @@ __all__ = [
     "UnknownReleaseError",
     "UnknownTemplateError",
     "UnknownViewError",
+    "naming",
     "nearest",
 ]
 
@@ -103,6 +105,22 @@ class LodestoreError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+
+
+@contextmanager
+def naming(part: str) -> Iterator[None]:
+    """Whatever is raised in here on purpose names the part first, and stays the error that it is.
+
+    >>> with naming("row 2"):
+    ...     raise RequestError("the query is empty")
+    Traceback (most recent call last):
+    lodestore.errors.RequestError: row 2: the query is empty
+    """
+    try:
+        yield
+    except LodestoreError as error:
+        error.args = (f"{part}: {error}", *error.args[1:])
+        raise
 
 
 class SettingsError(LodestoreError, ValueError):

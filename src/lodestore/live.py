@@ -11,7 +11,7 @@ import numpy as np
 
 from lodestore import retrieval
 from lodestore.diversity import mmr
-from lodestore.errors import FingerprintError, RequestError, UnavailableError, UnknownModelError
+from lodestore.errors import FingerprintError, RequestError, UnavailableError, UnknownModelError, naming
 from lodestore.grouping import Extras, Reader, beside, by_document, highlighted
 from lodestore.models import EmbeddingVersion, check_compatibility
 from lodestore.ports import Embedder, VectorStore
@@ -120,8 +120,9 @@ class Live:
         if isinstance(queries, str | bytes) or not isinstance(queries, Iterable):
             message = f"queries is {type(queries).__name__}; give a list of queries"
             raise RequestError(message)
-        for query in queries:
-            checked_query(query, k=k, mode=mode)
+        for place, query in enumerate(queries, start=1):
+            with naming(f"query {place}"):
+                checked_query(query, k=k, mode=mode)
         version = self.version(feature)
         none: list[np.ndarray | None] = [None] * len(queries)
         vectors = none if mode == "text" or not queries else list(self.embed(queries, feature))

@@ -200,6 +200,28 @@ def test_one_text_is_no_list_of_queries(project, queries):
         project.store.search_many(queries)
 
 
+@pytest.mark.parametrize(
+    ("query", "part"),
+    [
+        ({"query": ""}, "entry 2: the query is empty"),
+        ({"query": "x", "k": 0}, "entry 2: k is 0"),
+        ({"query": "x", "filter": "colour = 1"}, "entry 2: filter at character 1: unknown column 'colour'"),
+        ({"vector": [1.0], "mode": "text"}, "entry 2: a vector is searched by meaning"),
+        (7, "entry 2: an object with"),
+    ],
+)
+def test_a_bad_query_of_a_batch_is_told_with_its_place(served, query, part):
+    answer = served("/v1/search/batch", {"queries": [{"query": "refund"}, query]})
+
+    assert answer.status_code == 422
+    assert part in answer.json()["detail"]
+
+
+def test_a_bad_query_of_a_batch_in_process_is_told_with_its_place_too(project):
+    with pytest.raises(RequestError, match="query 2: the query is empty"):
+        project.store.search_many(["refund", " "])
+
+
 @pytest.mark.parametrize("demanded", ["", {}])
 def test_an_empty_mandatory_filter_lets_nothing_through_wherever_it_is_given(project, served, demanded):
     asks = [

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from lodestore.conditions import demanded
-from lodestore.errors import RequestError, UnavailableError
+from lodestore.errors import RequestError, UnavailableError, naming
 from lodestore.filters import Filter, combine, parse
 from lodestore.grouping import Extras
 from lodestore.live import Live
@@ -76,7 +76,7 @@ async def search_batch(call: Call) -> Answer:
     if not 1 <= len(queries) <= most:
         message = f"queries has {len(queries)} entries; give 1 to {most}"
         raise RequestError(message)
-    asked = [_asked(_one(place, one), call) for place, one in enumerate(queries, start=1)]
+    asked = [_entry(place, one, call) for place, one in enumerate(queries, start=1)]
     call.live = await call.serving.searchable(call.live, model=any(one.needs_model for one in asked))
     live = await call.serving.at(call.snapshot, a_whole(values, "release", None))
     found = await asyncio.gather(*(_find(call, live, one) for one in asked))
@@ -88,11 +88,12 @@ async def search_batch(call: Call) -> Answer:
     )
 
 
-def _one(place: int, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or not value.keys() <= _QUERY:
-        message = f"queries, entry {place}: an object with {', '.join(sorted(_QUERY))} is expected"
-        raise RequestError(message)
-    return value
+def _entry(place: int, value: object, call: Call) -> Asked:
+    with naming(f"queries, entry {place}"):
+        if not isinstance(value, dict) or not value.keys() <= _QUERY:
+            message = f"an object with {', '.join(sorted(_QUERY))} is expected"
+            raise RequestError(message)
+        return _asked(value, call)
 
 
 def filter_of(values: Mapping[str, Any], call: Call) -> Filter | None:
@@ -132,6 +133,9 @@ def _asked(values: Mapping[str, Any], call: Call) -> Asked:
             raise RequestError(message)
         if as_of is not None or extras != _PLAIN:
             message = "a vector is searched as of now and as it is; leave out as_of and the rest, or give the query"
+            raise RequestError(message)
+        if a_text(values, "mode", "vector") == "text":
+            message = "a vector is searched by meaning; leave out mode, or give the query"
             raise RequestError(message)
         checked_query("vector", k=k, mode="vector")
         return Asked("", _vector(vector), a_text(values, "version", ""), k, "vector", where)
