@@ -37,6 +37,10 @@ class Consistency:
 
     def sentence(self) -> str:
         """What was measured, as a person says it."""
+        if not self.replayed and self.skipped:
+            return (
+                f"none of {self.skipped} served contexts can be replayed; [context] log_queries keeps their questions"
+            )
         said = f"{self.replayed} served contexts replayed, {self.overlap:.1%} of their chunks the same"
         if self.different:
             said += f"; {len(self.different)} differ, by {self.lost} chunks lost and {self.gained} gained"

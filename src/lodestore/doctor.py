@@ -192,7 +192,10 @@ def _upkeep(project: Project) -> Iterator[Finding]:
 
 def _golden(project: Project) -> Iterator[Finding]:
     if not project.settings.golden:
-        mend = "add [golden] with queries and qrels, so that a new model is judged before it goes live"
+        mend = (
+            "add [golden] with queries and qrels, so that a new model is judged before it goes live; "
+            "for a first set from your own documents: lodestore golden draft"
+        )
         yield Finding("no_golden_set", "no golden set is declared", "note", mend)
         return
     wanted, root = project.settings.gate.min_queries, project.settings.root

@@ -55,12 +55,12 @@ def rows_now(project):
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
-    """Six ingestions of documents that come, change and go; what was there is kept under a moment after each."""
+    """Four ingestions of documents that come, change and go; what was there is kept under a moment after each."""
     place = tmp_path_factory.mktemp("history")
     (place / "docs").mkdir()
     (place / "lodestore.toml").write_text(SETTINGS)
     rng, seen, events = np.random.default_rng(5), [], []
-    for turn in range(6):
+    for turn in range(4):
         for n in rng.choice(8, size=4, replace=False):
             file = place / "docs" / f"{n}.md"
             if turn > 1 and file.exists() and rng.random() < 0.3:

@@ -316,6 +316,27 @@ def test_several_named_sets_are_measured_each_or_together(folder):
         evaluate(project, name="secnd")
 
 
+def test_a_set_in_the_form_of_beir_is_measured_under_the_filters_of_its_queries(folder):
+    place = folder / "beir"
+    place.mkdir()
+    asked = [
+        {"_id": "1", "text": "refund", "metadata": {"url": "x"}},
+        {"_id": "2", "text": "refund", "filter": "title = 'Kitchen'"},
+        {"_id": "3", "text": "refund", "filter": {"title": {"in": ["Travel", "Garden"]}}},
+    ]
+    (place / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    (place / "qrels.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"{n}\tbilling.md\t2\n" for n in (1, 2, 3))
+    )
+
+    found = evaluate(open_project(with_golden(folder, "beir", "beir")), name="beir")
+
+    assert found.found["1"][0] == "handbook/billing.md"
+    assert found.found["2"] == ["handbook/kitchen.md"]
+    assert set(found.found["3"]) == {"handbook/travel.md", "handbook/garden.md"}
+    assert found.scores.ndcg.tolist() == [1.0, 0.0, 0.0]
+
+
 def test_as_many_documents_count_as_are_asked_for(folder, capsys):
     one, three = (evaluate(open_project(folder), name="main", k=k).to_json() for k in (1, 3))
 
@@ -394,6 +415,18 @@ def test_served_contexts_are_replayed_and_have_the_same_chunks(folder):
     assert (found.replayed, found.skipped, found.overlap, found.different) == (2, 0, 1.0, ())
 
 
+def test_contexts_whose_questions_are_not_kept_are_told_as_not_replayed(folder):
+    silent = folder / "silent.toml"
+    silent.write_text((folder / "lodestore.toml").read_text().replace("log_queries = true", "log_queries = false"))
+    project = open_project(silent)
+    project.store.context("refund days", user_id="ada")
+
+    found = consistency(project, sample=1)
+
+    assert (found.replayed, found.skipped) == (0, 1)
+    assert "[context] log_queries" in found.sentence()
+
+
 # -- the command line
 
 
@@ -420,9 +453,23 @@ def test_search_takes_a_moment_and_what_surrounds_a_hit(folder, capsys):
     assert "future" in capsys.readouterr().err + capsys.readouterr().out
 
 
+def with_golden(folder, name, place):
+    """The settings with one more golden set, in a file of their own."""
+    file = folder / f"with_{name}.toml"
+    said = f'[[golden]]\nname = "{name}"\nqueries = "{place}/queries.jsonl"\nqrels = "{place}/qrels.tsv"\n'
+    file.write_text(f"{(folder / 'lodestore.toml').read_text()}\n{said}")
+    return file
+
+
 def test_golden_draft_writes_a_set_that_evaluates_and_overwrites_nothing(folder, capsys):
     assert run(folder, "golden", "draft", "--count", "8", "--out", "drafted", "--json") == 0
     assert json.loads(capsys.readouterr().out)["drafted"] == 8
+    lines = [json.loads(line) for line in (folder / "drafted" / "queries.jsonl").read_text().splitlines()]
+    assert all(one["synthetic"] is True for one in lines)
+    found = evaluate(open_project(with_golden(folder, "drafted", "drafted")), name="drafted", mode="hybrid").to_json()
+    assert found["queries"] == 8
+    assert found["ndcg@10"]["value"] > 0.8
+    assert set(found["segments"]) == {"synthetic-heading", "synthetic-sentence"}
     assert run(folder, "golden", "draft", "--out", "drafted") == RefusedError.exit_code
     assert "exists" in capsys.readouterr().err
     assert run(folder, "golden", "list", "--json") == 0
