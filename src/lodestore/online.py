@@ -27,14 +27,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
-from operator import attrgetter
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestore.bulk import json_objects, json_texts
 from lodestore.errors import BadVectorError, RequestError, SchemaVersionError, StoreError
 from lodestore.spec import Feature, Kind
 
@@ -66,9 +67,11 @@ __all__ = [
     "encode_keys",
     "encode_payload",
     "encode_row",
+    "encode_rows",
     "hashed_key",
     "key_within",
     "mark_key",
+    "micros_of",
     "moment_of",
     "namespace_prefix",
     "settle",
@@ -98,6 +101,7 @@ _HEADER_COLUMNS: Final = np.dtype(
 _SIGN: Final = 1 << 63
 _LONGEST: Final = 65_535
 _SHORT: Final = 16_000  # characters whose bytes are never more than _LONGEST
+_FEW: Final = 200  # keys from which on it is quicker to encode them as one text
 _LONGEST_NAMESPACE: Final = 255
 _SHOWN: Final = 200
 _INTEGER, _STRING = 1, 2
@@ -459,11 +463,17 @@ def moment_of(micros: int) -> datetime:
     return _EPOCH + timedelta(0, 0, micros)
 
 
+def micros_of(moment: datetime) -> int:
+    """The microseconds from 1970 to the moment, which has a zone."""
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
 def _micros_of(moment: datetime, name: str) -> int:
     if moment.tzinfo is None:
         message = f"feature {name!r}: {moment.isoformat()} has no zone; add one, such as +00:00"
         raise RequestError(message)
-    return (moment - _EPOCH) // _MICROSECOND
+    return micros_of(moment)
 
 
 def encode_payload(values: Mapping[str, object]) -> bytes:
@@ -636,16 +646,31 @@ def encode_columns(table: pa.Table, features: Sequence[Feature]) -> list[bytes]:
     return payloads
 
 
+def encode_rows(columns: Mapping[str, list[Any]], features: Sequence[Feature], *, rows: int) -> list[bytes]:
+    """The same payloads from Python columns; a struct is JSON text."""
+    objects = [one for one in features if one.kind is Kind.STRUCT]
+    if objects:
+        parsed = {one.name: [_parsed(text, one.name) for text in columns[one.name]] for one in objects}
+        columns = {**columns, **parsed}
+    return [encode_payload(one) for one in _records(columns, rows)]
+
+
 def _encode_batch(batch: pa.RecordBatch, features: Sequence[Feature]) -> list[bytes]:
     columns = {one.name: batch.column(one.name) for one in features}
     vectors = {name: one for name, one in columns.items() if pa.types.is_fixed_size_list(one.type)}
     stamps = {name: one for name, one in columns.items() if _holds_timestamps(one.type)}
     plain = {one.name: _values(columns[one.name], one) for one in features if one.name not in vectors | stamps}
+    if not vectors and not stamps and plain and not any(_holds_objects(one) for one in features):
+        return json_objects({name: json_texts(one) for name, one in plain.items()}, before=b"\x01{")
     rows = _records(plain, batch.num_rows)
     if not vectors and not stamps:
         return [b"\x01" + _json(row) for row in rows]
     moments = _records({name: _micros_column(one) for name, one in stamps.items()}, batch.num_rows)
     return _with_vectors(rows, moments, vectors)
+
+
+def _holds_objects(feature: Feature) -> bool:
+    return feature.kind in {Kind.STRUCT, Kind.LIST}
 
 
 def _holds_timestamps(of: pa.DataType) -> bool:
@@ -831,14 +856,30 @@ def addressed(
     encoded = encode_keys(keys) if keys else []
     if not keys or len(prefix) + max(map(len, encoded)) > longest:
         return None
-    order = sorted(range(len(encoded)), key=encoded.__getitem__)
-    headers, width = _headers(event_micros, created_micros, ids), _HEADER.size
-    stored = [headers[at * width : (at + 1) * width] + ids[at] + payloads[at] for at in order]
-    return Addressed([prefix + encoded[at] for at in order], stored, [ids[at] for at in order])
+    headers = _split(_headers(event_micros, created_micros, ids))
+    stored = [header + one + payload for header, one, payload in zip(headers, ids, payloads, strict=True)]
+    addresses = [prefix + one for one in encoded]
+    if len(addresses) == 1:
+        return Addressed(addresses, stored, list(ids))
+    in_order = itemgetter(*sorted(range(len(encoded)), key=encoded.__getitem__))
+    return Addressed(list(in_order(addresses)), list(in_order(stored)), list(in_order(ids)))
+
+
+def _split(headers: bytes) -> list[bytes]:
+    """The header of each row, cut apart in one step."""
+    pieces: list[bytes] = np.frombuffer(headers, np.dtype((np.void, _HEADER_SIZE))).tolist()
+    return pieces
 
 
 def encode_keys(keys: Sequence[Key]) -> list[bytes]:
     """Every key as `encode_key` makes it; single texts, the usual case, in one step each."""
+    if len(keys) > _FEW and {*map(len, keys)} == {1}:
+        parts = [key[0] for key in keys]
+        if {*map(type, parts)} == {str}:
+            texts = cast("list[str]", parts)
+            encoded = _encoded_texts(texts)
+            if len(encoded) == len(texts) and max(map(len, encoded)) <= _LONGEST:
+                return encoded
     encoded = []
     for key in keys:
         if len(key) == 1 and type(key[0]) is str and "\0" not in key[0] and len(key[0]) < _SHORT:
@@ -852,16 +893,25 @@ def encode_keys(keys: Sequence[Key]) -> list[bytes]:
     return encoded
 
 
+def _encoded_texts(texts: list[str]) -> list[bytes]:
+    """The texts joined, encoded and cut apart in four steps; nothing where one holds a zero or is not valid."""
+    whole = "\0\0\x02".join(texts)
+    if whole.count("\0") != 2 * (len(texts) - 1):
+        return []
+    try:  # no UTF-8 has the byte 255, so that it can stand between two keys
+        return b"".join([b"\x02", whole.encode(), b"\0"]).replace(b"\0\0\x02", b"\0\xff\x02").split(b"\xff")
+    except UnicodeEncodeError:
+        return []
+
+
 def slices(stored: Sequence[bytes]) -> Iterator[slice]:
     """Where to cut rows into batches within BATCH_ROWS and BATCH_BYTES."""
-    start = size = 0
-    for at, one in enumerate(stored):
-        if at > start and (at - start == BATCH_ROWS or size + len(one) > BATCH_BYTES):
-            yield slice(start, at)
-            start, size = at, 0
-        size += len(one)
-    if start < len(stored):
-        yield slice(start, len(stored))
+    ends, start, before = np.cumsum(np.fromiter(map(len, stored), np.int64, len(stored))), 0, 0
+    while start < len(stored):
+        within = int(np.searchsorted(ends, before + BATCH_BYTES, side="right"))
+        stop = min(max(within, start + 1), start + BATCH_ROWS)
+        yield slice(start, stop)
+        start, before = stop, int(ends[stop - 1])
 
 
 def _delivery(prefix: bytes, key: bytes, stored: bytes, longest: int, event_id: bytes | None) -> Delivery:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,18 @@ import pyarrow as pa
 from lodestore.bulk import undisturbed
 from lodestore.errors import InvalidRowsError, UnavailableError
 from lodestore.models import EmbeddingVersion
-from lodestore.online import Key, OnlineRow, OnlineStore, Written, encode_columns, encode_payload
-from lodestore.rows import CheckedRows, check_rows, check_table
+from lodestore.online import (
+    BATCH_ROWS,
+    Key,
+    OnlineRow,
+    OnlineStore,
+    Written,
+    encode_columns,
+    encode_payload,
+    encode_rows,
+    micros_of,
+)
+from lodestore.rows import Problem, check_table, check_values
 from lodestore.spaces import Vector, check_vectors, identified, namespace
 from lodestore.spec import FeatureView
 
@@ -24,6 +34,7 @@ JOURNAL_LIMIT = 1_000_000
 """The most rows that may wait for the history. More means that nobody drains, or that the store is away."""
 
 _NOTED_EVERY = 1_000_000
+_TIMES = ("event_timestamp", "created_timestamp")
 
 Versions = Callable[[], Mapping[str, EmbeddingVersion]]
 
@@ -53,23 +64,32 @@ def _push(
     now: datetime,
     versions: Versions | None,
 ) -> Written:
-    if isinstance(rows, pa.Table):
-        given: Iterable[Any] = rows.to_pylist() if view.embeddings else ()
+    if isinstance(rows, pa.Table) and not view.embeddings:
         found = check_table(view, rows, now=now)
-    else:
-        given = [identified(view, one) for one in rows] if view.embeddings else rows
-        found = check_rows(view, given, now=now)
+        _refuse_bad(view, found.problems, {})
+        return _stored(view, *_columns(view, found.table), online)
+    offered = rows.to_pylist() if isinstance(rows, pa.Table) else rows
+    given = [identified(view, one) for one in offered] if view.embeddings else list(offered)
+    checked = check_values(view, given, now=now)
     vectors, wrong = check_vectors(view, given, versions) if view.embeddings else ({}, {})
-    _refuse_bad(view, found, wrong)
-    keys, columns = _columns(view, found.table)
+    _refuse_bad(view, checked.problems, wrong)
+    keys, columns = _made(view, checked.columns)
     for feature, column in vectors.items():
         _push_vectors(view, feature, [(keys[at], columns.row(at), one) for at, one in column], online)
+    return _stored(view, keys, columns, online)
+
+
+def _stored(view: FeatureView, keys: list[Key], columns: _Columns, online: OnlineStore) -> Written:
     place = f"{view.name}@{view.version}"
-    written = online.write_columns(
-        place, keys, columns.events, columns.created, columns.payloads, event_ids=columns.ids, journal=True
-    )
+    if len(keys) <= BATCH_ROWS:  # one transaction either way; a few rows are made quicker one by one
+        written = online.write(place, [(key, columns.row(at)) for at, key in enumerate(keys)], journal=True)
+    else:
+        events, created = (np.asarray(one, dtype=np.int64) for one in (columns.events, columns.created))
+        written = online.write_columns(
+            place, keys, events, created, columns.payloads, event_ids=columns.ids, journal=True
+        )
     if keys:
-        note_newest(online, place, int(columns.events.max()))
+        note_newest(online, place, int(max(columns.events)))
     return written
 
 
@@ -91,11 +111,12 @@ def refuse_overflow(view: FeatureView, online: OnlineStore, limit: int) -> None:
         raise UnavailableError(message)
 
 
-def _refuse_bad(view: FeatureView, found: CheckedRows, wrong: Mapping[int, list[str]]) -> None:
-    problems = {one.row: one.what for one in found.problems}
-    named: dict[int, list[str]] = {row: list(what) for row, what in wrong.items()}
-    for row, what in problems.items():
-        named.setdefault(row, []).insert(0, what)
+def _refuse_bad(view: FeatureView, problems: Iterable[Problem], wrong: Mapping[int, list[str]]) -> None:
+    named: dict[int, list[str]] = {}
+    for one in problems:
+        named.setdefault(one.row, []).append(one.what)
+    for row, what in wrong.items():
+        named.setdefault(row, []).extend(what)
     told = [f"row {row}: {'; '.join(what)}" for row, what in sorted(named.items())]
     if told:
         raise InvalidRowsError(view.name, told)
@@ -105,21 +126,29 @@ def _refuse_bad(view: FeatureView, found: CheckedRows, wrong: Mapping[int, list[
 class _Columns:
     """Rows as an online store takes them."""
 
-    events: np.ndarray[Any, Any]
-    created: np.ndarray[Any, Any]
+    events: Sequence[int]
+    created: Sequence[int]
     payloads: list[bytes]
     ids: list[bytes]
 
     def row(self, at: int) -> OnlineRow:
-        return OnlineRow(int(self.events[at]), int(self.created[at]), self.payloads[at], self.ids[at])
+        return OnlineRow(self.events[at], self.created[at], self.payloads[at], self.ids[at])
 
 
 def _columns(view: FeatureView, table: pa.Table) -> tuple[list[Key], _Columns]:
     plain = [*view.entity.keys, "event_id"]
     *keys, ids = (table[name].to_numpy().tolist() for name in plain)
-    events, created = (table[name].cast(pa.int64()).to_numpy() for name in ("event_timestamp", "created_timestamp"))
+    events, created = (table[name].cast(pa.int64()).to_numpy().tolist() for name in _TIMES)
     payloads = encode_columns(table, list(view.stored))
     return list(zip(*keys, strict=True)), _Columns(events, created, payloads, [one.encode() for one in ids])
+
+
+def _made(view: FeatureView, columns: Mapping[str, list[Any]]) -> tuple[list[Key], _Columns]:
+    """The same from Python values."""
+    keys = list(zip(*(columns[name] for name in view.entity.keys), strict=True))
+    events, created = ([micros_of(one) for one in columns[name]] for name in _TIMES)
+    payloads = encode_rows({one.name: columns[one.name] for one in view.stored}, list(view.stored), rows=len(keys))
+    return keys, _Columns(events, created, payloads, [one.encode() for one in columns["event_id"]])
 
 
 def _push_vectors(

@@ -16,13 +16,23 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestore.bulk import json_texts
 from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
 from lodestore.events import TextRow
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import MOMENT, view_schema
 from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable
 
-__all__ = ["CheckedRows", "Problem", "check_rows", "check_table", "check_value", "checked_rows"]
+__all__ = [
+    "CheckedRows",
+    "CheckedValues",
+    "Problem",
+    "check_rows",
+    "check_table",
+    "check_value",
+    "check_values",
+    "checked_rows",
+]
 
 # Clocks of sources differ a little; beyond this an event's time is a mistake.
 MAX_AHEAD = timedelta(minutes=5)
@@ -65,6 +75,15 @@ class CheckedRows:
     due: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedValues:
+    """The same in Python: the columns of the good rows, without the time of arrival; a struct is JSON text."""
+
+    columns: Mapping[str, list[Any]]
+    problems: tuple[Problem, ...]
+    due: datetime | None = None
+
+
 class _WrongError(ValueError):
     """A value that does not fit its column."""
 
@@ -84,6 +103,12 @@ def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> C
     text; in all others 42 and "42" are different things. A row without an event id gets one from its
     values: the same row offered again is known. The value of a personal feature is never part of a problem.
     """
+    found = check_values(view, rows, now=now)
+    return CheckedRows(_table(view, found.columns, now), found.problems, found.due)
+
+
+def check_values(view: FeatureView, rows: Iterable[object], *, now: datetime) -> CheckedValues:
+    """As `check_rows`, but the good rows stay Python values: for a few rows the way through Arrow is the longest part."""
     faults: dict[int, list[str]] = {}
     offered = rows if isinstance(rows, Sequence) else list(rows)
     given = _mappings(offered, faults, view.derive)
@@ -98,7 +123,10 @@ def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> C
     if bad:
         columns = {name: [one for at, one in enumerate(all_) if at not in bad] for name, all_ in columns.items()}
     problems = tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
-    return CheckedRows(_table(view, columns, now), problems, min(early) - MAX_AHEAD if early else None)
+    created = zip(columns["created_timestamp"], columns["event_timestamp"], strict=True)
+    columns["created_timestamp"] = [one or event for one, event in created]
+    columns["event_id"] = _event_ids(view.name, columns)
+    return CheckedValues(columns, problems, min(early) - MAX_AHEAD if early else None)
 
 
 def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> CheckedRows:
@@ -112,7 +140,7 @@ def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> Checked
     events = columns["event_timestamp"]
     columns["created_timestamp"] = pc.coalesce(columns["created_timestamp"], events)
     said = {name: _said(column) for name, column in columns.items()}
-    columns["event_id"] = pa.array(_event_ids(view.name, said), pa.string())
+    columns["event_id"] = pa.array(_ids_of_columns(view.name, said), pa.string())
     columns["ingested_at"] = pa.repeat(pa.scalar(now, MOMENT), table.num_rows)
     schema = view_schema(view)
     return CheckedRows(pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema), ())
@@ -135,6 +163,8 @@ def _fitting_columns(view: FeatureView, table: pa.Table, now: datetime) -> dict[
 
 def _said(column: Any) -> list[Any]:  # noqa: ANN401 - an Arrow column of plain values
     """The values as Python has them, moments as microseconds; by way of numpy, which is several times faster."""
+    if column.null_count == len(column):
+        return [None] * len(column)
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     return column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
@@ -197,7 +227,23 @@ def _readers(view: FeatureView, now: datetime, early: list[datetime], *, untyped
         readers[key] = _key_text if kind == "string" else partial(_integer, wide=True, texts=untyped)
     readers |= dict.fromkeys(_TIMES, partial(_time, latest=now + MAX_AHEAD, early=early))
     readers["event_id"] = _event_id
-    return readers | {one.name: _guarded(one, _reader(one, untyped=untyped)) for one in view.stored}
+    return readers | _feature_readers(view, untyped=untyped)
+
+
+# What reads the features of a view, with the view: while it is kept, no other object has its id.
+_kept: dict[tuple[int, bool], tuple[FeatureView, dict[str, _Reader]]] = {}
+_MOST_KEPT = 256
+
+
+def _feature_readers(view: FeatureView, *, untyped: bool) -> dict[str, _Reader]:
+    """Made once for each view: schemas are compiled here, which takes longer than to read a row."""
+    kept = _kept.get((id(view), untyped))
+    if kept is None:
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        made = {one.name: _guarded(one, _reader(one, untyped=untyped)) for one in view.stored}
+        kept = _kept[id(view), untyped] = (view, made)
+    return kept[1]
 
 
 def _mappings(
@@ -250,13 +296,10 @@ def _require(name: str, column: Sequence[object], broken: set[int], faults: dict
                 told.append(f"{name} is missing")
 
 
-def _table(view: FeatureView, columns: dict[str, list[Any]], now: datetime) -> pa.Table:
-    created = zip(columns["created_timestamp"], columns["event_timestamp"], strict=True)
-    columns["created_timestamp"] = [one or event for one, event in created]
-    columns["event_id"] = _event_ids(view.name, columns)
-    columns["ingested_at"] = [now] * len(columns["event_id"])
-    schema = view_schema(view)
-    return pa.Table.from_arrays([pa.array(columns[one.name], one.type) for one in schema], schema=schema)
+def _table(view: FeatureView, columns: Mapping[str, list[Any]], now: datetime) -> pa.Table:
+    schema, arrived = view_schema(view), [now] * len(columns["event_id"])
+    whole = {**columns, "ingested_at": arrived}
+    return pa.Table.from_arrays([pa.array(whole[one.name], one.type) for one in schema], schema=schema)
 
 
 def _event_ids(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
@@ -271,6 +314,28 @@ def _event_ids(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
         said = {name: value for name, value in pairs if value is not None} if None in values else dict(pairs)
         ids.append(sha256(orjson.dumps([view, said], _micros, orjson.OPT_PASSTHROUGH_DATETIME)).hexdigest())
     return ids
+
+
+def _ids_of_columns(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
+    """The same ids, a column at a time; moments come as microseconds."""
+    if not columns["event_id"] or any(one is not None for one in columns["event_id"]):
+        return _event_ids(view, columns)
+    names = sorted(name for name in columns if name != "event_id" and any(one is not None for one in columns[name]))
+    # Nulls say nothing, so that they take their comma with them; this one is never null, and the commas turn to it.
+    middle = names.index("created_timestamp")
+    members: dict[str, list[bytes]] = {}
+    pattern = b"[%b,{" % orjson.dumps(view)
+    for place, name in enumerate(names):
+        before, after = (b"," if place > middle else b"", b"," if place < middle else b"")
+        texts, label = json_texts(columns[name]), orjson.dumps(name)
+        if None in columns[name]:
+            texts = [b"" if one == b"null" else b"%b%b:%b%b" % (before, label, one, after) for one in texts]
+            pattern += b"%b"
+        else:
+            pattern += b"%b%b:%%b%b" % (before, label, after)
+        members[name] = texts
+    pattern += b"}]"
+    return [sha256(pattern % row).hexdigest() for row in zip(*members.values(), strict=True)]
 
 
 def _micros(moment: datetime) -> int:

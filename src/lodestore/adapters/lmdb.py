@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -270,19 +271,20 @@ class LmdbOnlineStore:
 
     def _write_many(self, prefix: bytes, given: Addressed, *, identified: bool, journal: bool) -> Written:
         """Rows in their own order, then their event ids in theirs: each sorted, which halves the time of both together."""
-        event_keys = [_event_key(prefix, one) for one in given.event_ids] if identified else []
-        columns, event_keys = self._unseen(given, event_keys)
+        event_keys = _event_keys(prefix, given.event_ids) if identified else []
+        ordered = sorted(set(event_keys))
+        columns, event_keys = self._unseen(given, event_keys, ordered)
         late = 0
         for part in slices(columns.stored):
             late += self._write_newer(prefix, columns.addresses[part], columns.stored[part], journal=journal)
         if identified:
-            self._remember(sorted(zip(event_keys, (one[1:9] for one in columns.stored), strict=True)))
+            when = dict(zip(event_keys, [one[1:9] for one in columns.stored], strict=True))
+            self._remember([(key, when[key]) for key in ordered if key in when])
         count = len(columns.addresses)
         return Written(count - late, len(given.addresses) - count, late)
 
-    def _unseen(self, given: Addressed, event_keys: list[bytes]) -> tuple[Addressed, list[bytes]]:
-        """The rows whose event ids are new; of one id that comes twice, the first."""
-        ordered = sorted(set(event_keys))
+    def _unseen(self, given: Addressed, event_keys: list[bytes], ordered: list[bytes]) -> tuple[Addressed, list[bytes]]:
+        """The rows whose event ids are new; of one id that comes twice, the first. `ordered` are the ids in their order."""
         with self._transaction() as (shared, txn):
             seen = set(txn.cursor(shared.events).getmulti(ordered, values=False)) if ordered else set()
         if not seen and len(ordered) == len(event_keys):
@@ -365,8 +367,9 @@ class LmdbOnlineStore:
             cursor = txn.cursor(shared.rows)
             if not cursor.set_range(prefix):
                 return 0
-            after = _after(prefix)
-            return sum(1 for _ in _while(cursor.iternext(keys=True, values=False), lambda key: key < after))
+            keys: Iterator[Any] = cursor.iternext(keys=True, values=False)
+            # `after > key` for each, counted while it is true: all of it in C, for there may be millions.
+            return sum(takewhile(bool, map(_after(prefix).__gt__, keys)))
 
     def scan(self, namespace: str) -> Iterator[tuple[Key, OnlineRow]]:
         """Every row that stays during the scan, once; a page at a time, so that no transaction lasts."""
@@ -460,6 +463,12 @@ def _event_key(prefix: bytes, event_id: bytes) -> bytes:
     return key if len(key) <= _LONGEST_KEY else b"%b\x02%b" % (prefix, sha256(event_id).digest())
 
 
+def _event_keys(prefix: bytes, event_ids: list[bytes]) -> list[bytes]:
+    if len(prefix) + max(map(len, event_ids), default=0) < _LONGEST_KEY:
+        return [b"%b\x01%b" % (prefix, one) for one in event_ids]
+    return [_event_key(prefix, one) for one in event_ids]
+
+
 def _deleted(cursor: lmdb.Cursor[bytes]) -> bool:
     """Whether the cursor, once its entry is deleted, stands on a next one."""
     return cursor.delete() and cursor.key() != b""
@@ -512,13 +521,12 @@ def _append_journal(
 ) -> None:
     """The rows are the newest journal entries; the last sequence is kept where an empty journal is not."""
     last = _SEQUENCE.unpack(txn.get(_SEQUENCE_KEY, _SEQUENCE.pack(0), db=shared.meta))[0]
-    sequence, lengths, length = _SEQUENCE.pack, _PREFIX.pack, len(prefix)
-    entries = [
-        (sequence(at), b"%b%b%b" % (lengths(length, len(address)), address, stored))
-        for at, (address, stored) in enumerate(rows, last + 1)
-    ]
-    txn.cursor(shared.journal).putmulti(entries, append=True)
-    txn.put(_SEQUENCE_KEY, _SEQUENCE.pack(last + len(entries)), db=shared.meta)
+    given = list(rows)
+    heads = {size: _PREFIX.pack(len(prefix), size) for size in {len(address) for address, _ in given}}
+    values = [heads[len(address)] + address + stored for address, stored in given]
+    keys = map(_SEQUENCE.pack, range(last + 1, last + 1 + len(values)))
+    txn.cursor(shared.journal).putmulti(zip(keys, values, strict=True), append=True)
+    txn.put(_SEQUENCE_KEY, _SEQUENCE.pack(last + len(values)), db=shared.meta)
 
 
 def _journal_entry(key: bytes, value: bytes) -> JournalEntry:
