@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore.errors import RequestError, SourceError, StoreError, nearest
+from lodestore.lookback import Told, places
 
 __all__ = ["History", "Limits", "assert_no_leak", "history_from", "join", "leaks"]
 
@@ -123,12 +124,17 @@ def join(
     created_timestamp is known from its event timestamps on; without an arrival column the order of
     its rows is the order of arrival. Null keys match nothing, nor do history rows without a time.
 
-    A RecordBatchReader is read once, to its end. The result is held in memory, the history is not.
+    A RecordBatchReader is read once, to its end. The result is held in memory, the history is not; a table, which
+    is there already, is looked through without DuckDB, several times faster, unless `limits` are given.
     Many views: join one after the other, each result is the next one's entities.
     """
     plan = _Plan.of(entities, history.schema, keys, features, timestamp, arrival)
     asked = plan.asked(entities)
     lasting = _FOREVER if ttl is None else _ticks(ttl)
+    if isinstance(history, pa.Table) and limits is None and (known_at == "now" or CREATED not in history.schema.names):
+        found = plan.looked_up(asked, history, lasting, as_known_at)
+        if found is not None:
+            return plan.append(entities, found)
     with _connection(limits or Limits()) as connection:
         connection.from_arrow(asked).project(plan.asking).create("asked")
         told = connection.from_arrow(history).project(plan.telling)
@@ -164,6 +170,8 @@ class _Plan:
     features: Mapping[str, str]
     timestamp: str
     types: tuple[pa.DataType, ...]  # of the features, in the history
+    texts: tuple[bool, ...]  # whether each key is compared as text
+    arrival: str | None
     asking: str  # the columns of `asked`, as SQL
     telling: str  # the columns of `told`, as SQL
 
@@ -188,6 +196,8 @@ class _Plan:
             dict(features),
             timestamp,
             tuple(_type(schema, source, "history") for source in features),
+            tuple(texts),
+            _arrival_column(schema, arrival),
             f"row, t, {_key([f'k{place}' for place in range(len(keys))], texts)} AS key",
             _telling(schema, _key([_quoted(key) for key in keys], texts), features, timestamp, arrival),
         )
@@ -196,6 +206,25 @@ class _Plan:
         """Take the rows' numbers, times and keys: all of the entities that the join needs."""
         columns = {"row": pa.array(np.arange(entities.num_rows)), "t": _entity_times(entities, self.timestamp)}
         return pa.table(columns | {f"k{place}": entities.column(key) for place, key in enumerate(self.keys)})
+
+    def looked_up(self, asked: pa.Table, history: pa.Table, ttl: int, as_known_at: datetime | None) -> pa.Table | None:
+        """Find the same in memory; None where that cannot be done."""
+        wide = [pa.types.is_uint64(_plain(history.schema.field(key).type)) for key in self.keys]
+        if any(wide):
+            return None
+        event = _in_micros(history.column(self.timestamp), f"history: {self.timestamp}").cast(pa.int64())
+        created = event
+        if CREATED in history.schema.names:
+            created = pc.coalesce(_in_micros(history.column(CREATED), f"history: {CREATED}").cast(pa.int64()), event)
+        arrival = None if self.arrival is None else history.column(self.arrival).cast(pa.int64())
+        pairs = list(zip(self.keys, self.texts, strict=True))
+        told = Told([_comparable(history.column(key), text) for key, text in pairs], event, created, arrival)
+        keys = [_comparable(asked.column(f"k{place}"), text) for place, text in enumerate(self.texts)]
+        known_by = _FOREVER if as_known_at is None else _since_epoch(as_known_at)
+        found = places(keys, asked.column("t").to_numpy(), told, ttl=ttl, known_by=known_by)
+        if found is None:
+            return None
+        return pa.table({f"f{place}": history.column(source).take(found) for place, source in enumerate(self.features)})
 
     def append(self, entities: pa.Table, found: pa.Table) -> pa.Table:
         """Put the found values beside the entities, in the types that the history has."""
@@ -223,13 +252,26 @@ def _telling(schema: pa.Schema, key: str, features: Mapping[str, str], timestamp
     return ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
 
 
-def _arrival(schema: pa.Schema, arrival: str | None) -> str:
+def _arrival_column(schema: pa.Schema, arrival: str | None) -> str | None:
+    """The column that tells the order of arrival; None where there is none."""
     if arrival is None or (arrival == ARRIVAL and arrival not in schema.names):
-        return "0"
+        return None
     kind = _type(schema, arrival, "history")
     if not pa.types.is_integer(kind):
         message = f"history: {arrival} is {kind}; arrival is a whole number that grows, or pass arrival=None"
         raise RequestError(message)
+    return arrival
+
+
+def _comparable(column: pa.ChunkedArray, text: bool) -> pa.ChunkedArray:
+    """The key as both sides have it."""
+    return _cast(column, pa.large_string() if text else pa.int64())
+
+
+def _arrival(schema: pa.Schema, arrival: str | None) -> str:
+    arrival = _arrival_column(schema, arrival)
+    if arrival is None:
+        return "0"
     return f"coalesce(CAST({_quoted(arrival)} AS BIGINT), {_NEVER})"
 
 

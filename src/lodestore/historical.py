@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from lodestore.tables import MOMENT, view_schema, view_table
 
 __all__ = ["assert_no_leak", "historical"]
 
+# The most of a history that is held in memory at once.
+_HELD_BYTES = 256 << 20
 _TIMES = ("event_timestamp", "created_timestamp")
 
 
@@ -129,12 +132,23 @@ def _join(
 ) -> pa.Table:
     return asof.join(
         entities,
-        _history(view, [ref.feature for ref in refs], offline),
+        _held(_history(view, [ref.feature for ref in refs], offline)),
         keys=view.entity.keys,
         features={ref.feature: str(ref) for ref in refs},
         ttl=view.ttl,
         as_known_at=as_known_at,
     )
+
+
+def _held(history: pa.RecordBatchReader) -> pa.Table | pa.RecordBatchReader:
+    """A history that is small enough as a table, which is joined several times faster; of others what was read goes on."""
+    batches, size = [], 0
+    for batch in history:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > _HELD_BYTES:
+            return pa.RecordBatchReader.from_batches(history.schema, chain(batches, history))
+    return pa.Table.from_batches(batches, history.schema)
 
 
 def _history(view: FeatureView, features: Sequence[str], offline: OfflineStore) -> pa.RecordBatchReader:

@@ -101,7 +101,7 @@ _HEADER_COLUMNS: Final = np.dtype(
 _SIGN: Final = 1 << 63
 _LONGEST: Final = 65_535
 _SHORT: Final = 16_000  # characters whose bytes are never more than _LONGEST
-_FEW: Final = 200  # keys from which on it is quicker to encode them as one text
+_FEW: Final = 200  # keys, up to which they are encoded one by one
 _LONGEST_NAMESPACE: Final = 255
 _SHOWN: Final = 200
 _INTEGER, _STRING = 1, 2
@@ -662,6 +662,8 @@ def _encode_batch(batch: pa.RecordBatch, features: Sequence[Feature]) -> list[by
     plain = {one.name: _values(columns[one.name], one) for one in features if one.name not in vectors | stamps}
     if not vectors and not stamps and plain and not any(_holds_objects(one) for one in features):
         return json_objects({name: json_texts(one) for name, one in plain.items()}, before=b"\x01{")
+    if vectors and not plain and not stamps and not any(one.null_count for one in vectors.values()):
+        return _vector_rows(vectors, batch.num_rows)
     rows = _records(plain, batch.num_rows)
     if not vectors and not stamps:
         return [b"\x01" + _json(row) for row in rows]
@@ -705,16 +707,30 @@ def _with_vectors(
 
 def _raw_vectors(column: pa.Array, name: str) -> list[memoryview | None]:
     """The bytes of each vector, cut from the one buffer that holds them all."""
+    buffer = _numbers_of(column, name).data.cast("B")
+    width = 4 * column.type.list_size
+    valid = column.is_valid().to_numpy(zero_copy_only=False).tolist()
+    return [buffer[at * width : (at + 1) * width] if there else None for at, there in enumerate(valid)]
+
+
+def _numbers_of(column: pa.Array, name: str) -> np.ndarray[Any, Any]:
+    """The numbers of all vectors, one after the other; those of a vector that is null are anything."""
     if column.flatten().null_count:
         message = f"feature {name!r}: a vector has a null in it"
         raise BadVectorError(message)
     size = column.type.list_size
     values = column.values.slice(column.offset * size, len(column) * size)
-    numbers = values.fill_null(0).cast(pa.float32()).to_numpy().astype("<f4", copy=False)
-    buffer = memoryview(numbers).cast("B")
-    width = 4 * size
-    valid = column.is_valid().to_numpy(zero_copy_only=False).tolist()
-    return [buffer[at * width : (at + 1) * width] if there else None for at, there in enumerate(valid)]
+    filled = values.fill_null(0) if values.null_count else values
+    return np.asarray(filled.cast(pa.float32()).to_numpy().astype("<f4", copy=False))
+
+
+def _vector_rows(vectors: Mapping[str, pa.Array], rows: int) -> list[bytes]:
+    """Rows of nothing but vectors, all of them there: one head for all, then the numbers, cut apart in one step."""
+    head = _head_of(tuple((name, column.type.list_size) for name, column in vectors.items()))
+    parts = [np.broadcast_to(np.frombuffer(head, np.uint8), (rows, len(head)))]
+    parts += [_numbers_of(column, name).view(np.uint8).reshape(rows, -1) for name, column in vectors.items()]
+    whole = np.concatenate(parts, axis=1)
+    return cast("list[bytes]", whole.view(np.dtype((np.void, whole.shape[1]))).ravel().tolist())
 
 
 def _micros_column(column: pa.Array) -> list[Any]:

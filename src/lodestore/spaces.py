@@ -796,8 +796,9 @@ class _Rows:
                 _add(sums, totals, codes[there], share[there], vectors if len(there) == len(rows) else vectors[there])
             for start in range(0, size, _WINDOW):
                 end = min(start + _WINDOW, size)
-                part = totals[start:end]
-                yield slice(first + start, first + end), sums[start:end] / np.maximum(part, 1e-30)[:, None], part
+                part, sum_ = totals[start:end], sums[start:end]
+                mean: np.ndarray[Any, Any] = sum_ if (part == 1).all() else sum_ / np.maximum(part, 1e-30)[:, None]
+                yield slice(first + start, first + end), mean, part
 
 
 def _add(
@@ -808,9 +809,17 @@ def _add(
     vectors: np.ndarray[Any, Any],
 ) -> None:
     """Each vector, times its weight, is part of its entity's sum."""
+    scaled = vectors if (weights == 1).all() else vectors * weights[:, None].astype(np.float32)
+    if len(codes) and (np.diff(codes) == 1).all():  # the usual case: each entity has one row, in the order of the rows
+        part = slice(int(codes[0]), int(codes[-1]) + 1)
+        if totals[part].any():
+            sums[part] += scaled
+        else:
+            sums[part] = scaled
+        totals[part] += weights
+        return
     counts = np.bincount(codes, minlength=len(totals))
     totals += np.bincount(codes, weights, minlength=len(totals))
-    scaled = vectors if (weights == 1).all() else vectors * weights[:, None].astype(np.float32)
     if counts.max(initial=0) <= 1:
         sums[codes] += scaled
         return

@@ -128,20 +128,24 @@ def test_the_join_agrees_with_an_oracle_that_looks_at_every_row(entities, histor
     history = [row | {"arrival": place} for row, place in zip(history, arrival, strict=True)]
     table = question_table(entities)
 
-    joined = join(
-        table,
-        fact_table(history),
-        keys=("user", "place"),
-        features={"value": "v:value"},
-        ttl=None if ttl is None else timedelta(hours=ttl),
-        as_known_at=None if known_by is None else at(known_by),
-        known_at="row" if strict else "now",
-        limits=Limits(threads=1),
+    joined, looked_up = (
+        join(
+            table,
+            fact_table(history),
+            keys=("user", "place"),
+            features={"value": "v:value"},
+            ttl=None if ttl is None else timedelta(hours=ttl),
+            as_known_at=None if known_by is None else at(known_by),
+            known_at="row" if strict else "now",
+            limits=limits,
+        )
+        for limits in (Limits(threads=1), None)  # with limits DuckDB joins, without them a table is looked through
     )
 
     assert joined.select(table.column_names).equals(table)
     assert joined.schema.field("v:value").type == pa.int16()
     assert joined.column("v:value").to_pylist() == oracle(entities, history, ttl=ttl, known_by=known_by, strict=strict)
+    assert looked_up.equals(joined)
 
 
 @settings(max_examples=25, deadline=None)

@@ -159,6 +159,21 @@ def test_many_views_in_one_call_keep_every_row_once_in_order_with_its_columns() 
     assert found["taste:level"].to_pylist() == [None, "low", "low", None]
 
 
+def test_a_history_that_is_too_large_to_be_held_is_streamed_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House()
+    for hours in range(1, 5):
+        row = {"user_id": "a", "event_timestamp": NOON - hours * HOUR, "level": "low" if hours % 2 else "high"}
+        house.record(taste, row)
+    rows = asked("a", "b", at=NOON - 2 * HOUR)
+
+    held = historical(rows, ["taste:level"], catalog=CATALOG, offline=house.offline)
+    monkeypatch.setattr("lodestore.historical._HELD_BYTES", 1)
+    streamed = historical(rows, ["taste:level"], catalog=CATALOG, offline=house.offline)
+
+    assert held["taste:level"].to_pylist() == ["high", None]
+    assert streamed.equals(held)
+
+
 # Leaks
 
 
