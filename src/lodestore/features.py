@@ -105,9 +105,18 @@ class OnlineAnswer:
     release: int
     columns: Mapping[str, list[Any]]
     statuses: Mapping[str, list[Status]]
-    event_timestamps: Mapping[str, list[datetime | None]]
+    event_micros: Mapping[str, list[int | None]]
     stale: tuple[str, ...] = ()
     wide: frozenset[str] = frozenset()
+
+    @property
+    def event_timestamps(self) -> dict[str, list[datetime | None]]:
+        """When each value became true, in UTC; features of one view share their list."""
+        made: dict[int, list[datetime | None]] = {}
+        for column in self.event_micros.values():
+            if id(column) not in made:
+                made[id(column)] = [None if one is None else moment_of(one) for one in column]
+        return {name: made[id(column)] for name, column in self.event_micros.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `online`, in JSON types: moments as RFC 3339, integers declared wide as text."""
@@ -403,14 +412,17 @@ class Features:
         asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
         given = {name: _listed(f"inputs.{name}", values) for name, values in inputs.items()} if inputs else {}
         rows = _row_count(asked, given)
-        read = _Read({}, {}, {})
         now = _micros(self._clock())
+        self._reads += 1
+        sampled = self._skew_every and rows and plan.groups and self._reads % self._skew_every == 0
+        if plan.simple and not sampled:
+            return self._of_one_view(plan, asked, now, release)
+        read = _Read({}, {}, {})
         for group in plan.groups:
             self._read(group, asked, now, read)
         for vector in plan.vectors:
             self._read_vectors(vector, asked, now, read)
-        self._reads += 1
-        if self._skew_every and rows and plan.groups and self._reads % self._skew_every == 0:
+        if sampled:
             self._sample(plan.groups[self._reads // self._skew_every % len(plan.groups)], asked, now, read)
         for view in plan.on_demand:
             _compute_on_demand(view, plan, read, given, rows)
@@ -418,10 +430,23 @@ class Features:
             release,
             {**asked, **{name: read.columns[key] for name, key in plan.outputs}},
             {name: read.statuses[key] for name, key in plan.outputs},
-            {name: read.times[key] for name, key in plan.outputs},
+            {name: read.micros[key] for name, key in plan.outputs},
             stale=self._stale(plan, now),
             wide=plan.wide,
         )
+
+    def _of_one_view(self, plan: _Plan, asked: Mapping[str, Sequence[Any]], now: int, release: int) -> OnlineAnswer:
+        """The usual case, without the detour by which values of several views find together."""
+        group = plan.groups[0]
+        stored = self._online.read(group.namespace, _keys(group.view, asked))
+        found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
+        columns: dict[str, Any] = {**asked}
+        statuses, micros = {}, {}
+        for name, feature in plan.simple:
+            columns[name] = found.columns[feature]
+            statuses[name] = found.statuses[feature]
+            micros[name] = found.event_micros
+        return OnlineAnswer(release, columns, statuses, micros, stale=self._stale(plan, now), wide=plan.wide)
 
     def _stale(self, plan: _Plan, now: int) -> tuple[str, ...]:
         """The references whose view has had no event for longer than it promises."""
@@ -448,11 +473,10 @@ class Features:
     def _read(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
         stored = self._online.read(group.namespace, _keys(group.view, entities))
         found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
-        times = [None if one is None else moment_of(one) for one in found.event_micros]
         for name, key in group.outputs:
             out.columns[key] = found.columns[name]
             out.statuses[key] = found.statuses[name]
-            out.times[key] = times
+            out.micros[key] = found.event_micros
 
     def _sample(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, read: _Read) -> None:
         """What the first row was answered is kept, for the comparison with the history."""
@@ -475,7 +499,7 @@ class Features:
                 statuses[at] = Status.OTHER_VERSION if there else Status.NOT_FOUND
         out.columns[group.key] = found.columns[name]
         out.statuses[group.key] = statuses
-        out.times[group.key] = [None if one is None else moment_of(one) for one in found.event_micros]
+        out.micros[group.key] = found.event_micros
 
     def _of_other_versions(self, group: _Vectors, keys: Sequence[Key]) -> list[bool]:
         others = [one for one in self._online.namespaces() if one.startswith(group.prefix) and one != group.namespace]
@@ -647,7 +671,7 @@ class _Read(NamedTuple):
 
     columns: dict[str, list[Any]]
     statuses: dict[str, list[Status]]
-    times: dict[str, list[datetime | None]]
+    micros: dict[str, list[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -682,6 +706,8 @@ class _Plan:
     reads: Mapping[FeatureRef, str]
     clocks: tuple[tuple[str, int], ...]
     wide: frozenset[str]
+    simple: tuple[tuple[str, str], ...] = ()
+    """Each reference with its feature, where one group answers all of them."""
 
 
 def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...], release: Release) -> _Plan:
@@ -700,7 +726,10 @@ def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...], release: Release
     outputs = [(str(ref), keys.get(ref, f"{ref.view}:{ref.feature}")) for ref in wanted]
     wide = [str(ref) for ref in wanted if (made.get(ref.view) or views[ref]).features[ref.feature].wide]
     groups, vectors = _groups(views), _vectors(views, release.embeddings)
-    return _Plan(tuple(outputs), groups, vectors, tuple(made.values()), keys, _clocks(views.values()), frozenset(wide))
+    clocks = _clocks(views.values())
+    alone = len(groups) == 1 and not vectors and not made
+    simple = tuple((str(ref), ref.feature) for ref in wanted) if alone else ()
+    return _Plan(tuple(outputs), groups, vectors, tuple(made.values()), keys, clocks, frozenset(wide), simple)
 
 
 def _clocks(views: Iterable[FeatureView]) -> tuple[tuple[str, int], ...]:
@@ -799,17 +828,17 @@ def _compute_on_demand(
     given = {ref.feature: read.columns[key] for ref, key in zip(view.reads, keys, strict=True)}
     given |= {name: inputs[name] for name in view.inputs}
     made = ondemand.compute(view, given, rows)
-    times = [_oldest([read.times[key][row] for key in keys]) for row in range(rows)]
+    micros = [_oldest([read.micros[key][row] for key in keys]) for row in range(rows)]
     for name in view.features:
         column = made[name]
         key = f"{view.name}:{name}"
         read.columns[key] = column
         read.statuses[key] = [Status.NULL if one is None else Status.PRESENT for one in column]
-        read.times[key] = times
+        read.micros[key] = micros
 
 
-def _oldest(times: Sequence[datetime | None]) -> datetime | None:
-    known = [one for one in times if one is not None]
+def _oldest(micros: Sequence[int | None]) -> int | None:
+    known = [one for one in micros if one is not None]
     return min(known) if known else None
 
 

@@ -358,7 +358,9 @@ def _checked_event_id(event_id: bytes | None) -> bytes:
 
 def decode_row(stored: bytes) -> OnlineRow:
     """The row of stored bytes; bytes of another schema are a SchemaVersionError, cut ones a StoreError."""
-    event, created, id_length, key_length = _header(stored)
+    if len(stored) < _HEADER_SIZE or stored[0] != _SCHEMA:
+        _header(stored)  # tells what is wrong
+    _, event, created, id_length, key_length = _HEADER.unpack_from(stored)
     if not id_length and not key_length:  # as materialised rows are; made in the way that costs the least
         return _MADE(OnlineRow, (event - _SIGN, created - _SIGN, stored[_HEADER_SIZE:], None))
     payload_at = _HEADER_SIZE + id_length + key_length
@@ -605,17 +607,31 @@ def _decoded(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
 
 
 def _decoded_at_once(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
-    """All of one kind, rows of vectors alone excepted; otherwise nothing."""
+    """What all of them hold, where they are of one kind; otherwise nothing."""
     kinds = {one[0] for one in payloads}
     if kinds == {_PLAIN}:
         plain: list[dict[str, Any]] = orjson.loads(b"[%b]" % b",".join([one[1:] for one in payloads]))
         return plain
-    if kinds != {_EXTENDED} or payloads[0].startswith(_VECTORS_ALONE, _HEAD_SIZE):
+    if kinds != {_EXTENDED}:
         return []
+    if payloads[0].startswith(_VECTORS_ALONE, _HEAD_SIZE):
+        return _matrix_rows(payloads)
     ends = [_HEAD_SIZE + _HEAD_LENGTH.unpack_from(one)[1] for one in payloads]
     heads = [one[_HEAD_SIZE:end] for one, end in zip(payloads, ends, strict=True)]
     parsed = orjson.loads(b"[%b]" % b",".join(heads))
     return [_with_parts(head, one, end) for head, one, end in zip(parsed, payloads, ends, strict=True)]
+
+
+def _matrix_rows(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The rows of one feature's vectors, all of one length, cut from one matrix; otherwise nothing."""
+    first = payloads[0]
+    at = _HEAD_SIZE + _HEAD_LENGTH.unpack_from(first)[1]
+    (name, size), *more = _sizes_in(first[_HEAD_SIZE:at])
+    head, length = first[:at], len(first)
+    if more or not size or not all(len(one) == length and one.startswith(head) for one in payloads):
+        return []
+    numbers = np.frombuffer(b"".join([one[at:] for one in payloads]), "<f4")
+    return [{name: row} for row in numbers.reshape(len(payloads), size)]
 
 
 @lru_cache(maxsize=64)

@@ -392,7 +392,7 @@ def test_columns_carry_values_statuses_and_times_in_the_order_of_the_rows():
 
 @given(st.lists(st.none() | payloads, max_size=12))
 def test_many_rows_are_read_as_each_one_is_by_itself(values):
-    rows = [None if one is None else row(NOON, **one) for one in values]
+    rows = [None if one is None else OnlineRow(NOON, NOON, encode_payload(one)) for one in values]
     names = sorted({name for one in values if one for name in one})
 
     answer = columns_of(rows, names, ttl=DAY, now_micros=NOON)
@@ -419,3 +419,15 @@ def test_keys_are_encoded_as_each_one_is_by_itself(many):
 def test_a_key_with_a_surrogate_is_refused_among_others():
     with pytest.raises(RequestError, match="neither valid text"):
         encode_keys([("u1",), ("\ud800",)])
+
+
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(0, 9), st.integers(1, 4))), st.lists(st.integers(0, 8), max_size=3)
+)
+def test_many_vectors_are_read_bit_by_bit_also_where_one_of_them_is_missing(vectors, gone):
+    rows = [OnlineRow(NOON, NOON, encode_payload({"v": None if at in gone else one})) for at, one in enumerate(vectors)]
+
+    found = columns_of(rows, ["v"], ttl=DAY, now_micros=NOON).columns["v"]
+
+    shown = [None if one is None else one.tobytes() for one in found]
+    assert shown == [None if at in gone else one.tobytes() for at, one in enumerate(vectors)]

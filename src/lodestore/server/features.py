@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ __all__ = ["arrow_stream", "list_views", "push_rows", "read_features"]
 _READ = frozenset({"features", "entities", "inputs", "service", "release"})
 _PUSH = frozenset({"view", "rows"})
 _VIEW = frozenset({"view"})
+_MOMENT = pa.timestamp("us", tz="UTC")
 
 
 async def read_features(call: Call) -> Answer:
@@ -132,32 +132,42 @@ def _base64(value: Any) -> Any:  # noqa: ANN401 - a feature's value
 def _arrow(found: OnlineAnswer) -> bytes:
     """One table: keys and features, then a status and an event timestamp for each feature."""
     columns = {name: _array(values) for name, values in found.columns.items()}
-    columns |= {f"{name}__status": pa.array(map(str, values), pa.string()) for name, values in found.statuses.items()}
-    moment = pa.timestamp("us", tz="UTC")
-    columns |= {f"{name}__event": pa.array(values, moment) for name, values in found.event_timestamps.items()}
-    return arrow_stream(pa.table(columns).replace_schema_metadata({"release": str(found.release)}))
+    columns |= {f"{name}__status": pa.array(values, pa.string()) for name, values in found.statuses.items()}
+    moments = {
+        f"{name}__event": pa.array(values, pa.int64()).view(_MOMENT) for name, values in found.event_micros.items()
+    }
+    return arrow_stream(pa.table({**columns, **moments}).replace_schema_metadata({"release": str(found.release)}))
 
 
 def _array(values: Sequence[Any]) -> pa.Array:
     """A column; what Arrow has no one type for, such as objects of different keys, goes as JSON text."""
-    vectors = [one for one in values if isinstance(one, np.ndarray)]
-    sizes = {one.size for one in vectors}
-    if len(sizes) == 1:
-        size = sizes.pop()
-        if len(vectors) == len(values):
-            return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(vectors)), size)
-        return pa.array(values, pa.list_(pa.float32(), size))
-    if any(isinstance(one, dict) for one in values):
+    kinds = {*map(type, values)}
+    if np.ndarray in kinds:
+        return _vector_array(values)
+    if dict in kinds:
         return pa.array([None if one is None else orjson.dumps(jsonable(one)).decode() for one in values], pa.string())
     return pa.array(values)
 
 
+def _vector_array(values: Sequence[np.ndarray[Any, Any] | None]) -> pa.Array:
+    """Vectors of one length are a column of fixed-size lists."""
+    sizes = {len(one) for one in values if one is not None}
+    if len(sizes) > 1:
+        return pa.array(values)
+    size = sizes.pop()
+    vectors = [one for one in values if one is not None]
+    if len(vectors) == len(values):
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(vectors)), size)
+    return pa.array(values, pa.list_(pa.float32(), size))
+
+
 def arrow_stream(table: pa.Table) -> bytes:
     """The table as an Arrow IPC stream."""
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return sink.getvalue()
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream
 
 
 # -- push
