@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lodestore.catalog import Catalog
 from lodestore.conditions import condition
 from lodestore.context import Context, ContextOptions, instructed, instruction_for, messages_of, pack, turns, values_for
 from lodestore.diversity import mmr
@@ -29,10 +30,12 @@ from lodestore.retrieval import (
     Mode,
     Readable,
     Reading,
+    Spot,
     Spots,
     candidates,
     checked_query,
     hit_of,
+    spotted,
 )
 from lodestore.spec import FeatureRef
 from lodestore.templates import Templates
@@ -46,6 +49,7 @@ _USER_FEATURES = (
 )
 # Searches by words run here beside those by meaning: both wait for the engine, not for Python.
 _WORDS = ThreadPoolExecutor(8, thread_name_prefix="lodestore-words")
+_NOWHERE = Spots([], [])
 _KNOWN = frozenset({Status.PRESENT, Status.NULL, Status.EXPIRED})
 
 
@@ -106,6 +110,7 @@ class Composer:
         self._templates = templates
         self._reranker = reranker
         self.options = options
+        self._about_user: tuple[Catalog, list[str]] | None = None
 
     def user(self, request: Request) -> User:
         """What is stored about the asker, and what follows from that for the question."""
@@ -120,14 +125,17 @@ class Composer:
         return User(bool(statuses & _KNOWN), _values(answer, refs), down)
 
     def _refs(self, features: Features) -> list[str]:
-        """What of the catalog is about a user and needs nothing but the question."""
+        """What of the catalog is about a user and needs nothing but the question; worked out once for a catalog."""
         catalog = features.catalog
-        check_filters(self.options.filters, features)
-        wanted = [*_USER_FEATURES, *self.options.filters.values()]
-        if self.options.service is not None:
-            wanted += [str(one) for one in catalog.service(self.options.service).features]
-        made = [f"{name}:{one}" for name, view in catalog.on_demand.items() for one in view.features]
-        return list(dict.fromkeys(one for one in (*wanted, *made) if _is_of_user(features, one)))
+        if self._about_user is None or self._about_user[0] is not catalog:
+            check_filters(self.options.filters, features)
+            wanted = [*_USER_FEATURES, *self.options.filters.values()]
+            if self.options.service is not None:
+                wanted += [str(one) for one in catalog.service(self.options.service).features]
+            made = [f"{name}:{one}" for name, view in catalog.on_demand.items() for one in view.features]
+            refs = list(dict.fromkeys(one for one in (*wanted, *made) if _is_of_user(features, one)))
+            self._about_user = catalog, refs
+        return self._about_user[1]
 
     def compose(
         self,
@@ -146,12 +154,12 @@ class Composer:
         # A reranker reads every candidate anyway.
         reading = _reading(live) if self._reranker is None else None
         try:
-            watched, hits, degraded = self._found(live, request, found_user, reading, clock)
+            vector, hits, degraded = self._found(live, request, found_user, reading, clock)
         except StoreError:
             if reading is None:
                 raise
             # Its files were taken away meanwhile; the store's own search opens what is there now.
-            watched, hits, degraded = self._found(live, request, found_user, None, clock)
+            vector, hits, degraded = self._found(live, request, found_user, None, clock)
         context = self._rendered(live, request, found_user, hits, chosen, clock)
         context = replace(
             context,
@@ -160,22 +168,51 @@ class Composer:
             degraded=(*found_user.degraded, *degraded),
             timings_ms=clock.told(),
         )
-        return Composed(context, watched.vector, live.versions.get("content"))
+        return Composed(context, vector, live.versions.get("content"))
 
     def _found(
         self, live: Live, request: Request, user: User, reading: Reading | None, clock: _Laps
-    ) -> tuple[_Watched, tuple[Hit, ...], tuple[str, ...]]:
-        """The hits to cite, by which tables they were found, and what was down."""
+    ) -> tuple[np.ndarray | None, tuple[Hit, ...], tuple[str, ...]]:
+        """The question's vector where one was needed, the hits to cite, and what was down."""
         k, pool = request.k or self.options.k, self._pool(request.k or self.options.k)
-        watched = _Watched(live.vectors, live.embedder, reading, depth=max(candidates(k), pool))
-        where = condition(request.filter, filters=self.options.filters, features=user.features)
-        search = replace(live, vectors=watched, embedder=watched.embedder)
         checked_query(request.query, k=pool, mode=request.mode)
+        where = condition(request.filter, filters=self.options.filters, features=user.features)
+        if reading is not None:
+            vector, hits = self._spotted(live, request, reading, where, k, pool, clock)
+            return vector, hits, ()
+        watched = _Watched(live.vectors, live.embedder, depth=max(candidates(k), pool))
+        search = replace(live, vectors=watched, embedder=watched.embedder)
         if request.mode == "hybrid" and "content" in live.versions:
             watched.ahead(live.version().table, request.query, where)
         found = search.search(request.query, k=pool, mode=request.mode, where=where)
         clock.lap("retrieval", but={"embedding": watched.embedding_ms})
-        return watched, self._selected(request.query, found.hits, watched, k, clock), found.degraded
+        return watched.vector, self._selected(request.query, found.hits, watched, k, clock), found.degraded
+
+    def _spotted(
+        self, live: Live, request: Request, reading: Reading, where: str | None, k: int, pool: int, clock: _Laps
+    ) -> tuple[np.ndarray | None, tuple[Hit, ...]]:
+        """The same in a table where rows are found first and read afterwards."""
+        depth = max(candidates(k), pool) if request.mode == "hybrid" else pool
+        words, vector, embedding_ms = None, None, 0.0
+        if request.mode != "vector":
+            words = _WORDS.submit(reading.matching, request.query, depth, where=where)
+        if request.mode != "text":
+            started = time.perf_counter()
+            vector = live.embed([request.query])[0]
+            embedding_ms = (time.perf_counter() - started) * 1000
+        near = _NOWHERE if vector is None else reading.nearest(vector, depth, where=where)
+        matching = _NOWHERE if words is None else words.result()
+        if request.mode == "hybrid":
+            spots = spotted(near, matching, pool, weights=live.weights)
+        else:
+            one = near if words is None else matching
+            spots = [Spot(place, score) for place, score in zip(one.places[:pool], one.scores, strict=False)]
+        clock.lap("retrieval", but={"embedding": embedding_ms})
+        scores = np.array([one.score for one in spots])
+        chosen = self._chosen(scores, lambda: _vectors_at(reading, spots), k, clock)
+        hits = _read(reading, [spots[place] for place in chosen])
+        clock.lap("reading")
+        return vector, hits
 
     def _pool(self, k: int) -> int:
         """How many hits there are to choose from."""
@@ -184,19 +221,17 @@ class Composer:
 
     def _selected(self, query: str, hits: Sequence[Hit], watched: _Watched, k: int, clock: _Laps) -> tuple[Hit, ...]:
         """The k hits to cite, best first: by the reranker where there is one, and none like those before it."""
-        places = self._places(query, hits, watched, k, clock) if len(hits) > 1 else range(len(hits))
-        cited = watched.filled([hits[place] for place in places])
-        clock.lap("reading")
-        return cited
-
-    def _places(self, query: str, hits: Sequence[Hit], watched: _Watched, k: int, clock: _Laps) -> Sequence[int]:
         scores = np.array([hit.score for hit in hits])
-        if self._reranker is not None:
+        if self._reranker is not None and len(hits) > 1:
             scores = self._reranker.score(query, [hit.text for hit in hits])
             clock.lap("rerank")
-        if self.options.diversity == 0:
+        return tuple(hits[place] for place in self._chosen(scores, lambda: watched.vectors_of(hits), k, clock))
+
+    def _chosen(self, scores: np.ndarray, vectors: Callable[[], np.ndarray], k: int, clock: _Laps) -> Sequence[int]:
+        """Places of at most k of the scored, best first, none like those before it."""
+        if self.options.diversity == 0 or len(scores) < 2:  # noqa: PLR2004 - one is varied enough
             return np.argsort(-scores, kind="stable")[:k].tolist()
-        chosen = mmr(scores, watched.vectors_of(hits), k=k, diversity=self.options.diversity)
+        chosen = mmr(scores, vectors(), k=k, diversity=self.options.diversity)
         clock.lap("diversity")
         return chosen
 
@@ -272,26 +307,32 @@ def _reading(live: Live) -> Reading | None:
     return store.reading(live.version().table)
 
 
+def _vectors_at(reading: Reading, spots: Sequence[Spot]) -> np.ndarray:
+    return _matrix(reading.take([one.place for one in spots], ["vector"])["vector"])
+
+
+def _read(reading: Reading, spots: Sequence[Spot]) -> tuple[Hit, ...]:
+    """The rows at the spots, as hits."""
+    if not spots:
+        return ()
+    rows = reading.take([one.place for one in spots], COLUMNS).to_pylist()
+    return tuple(
+        hit_of(row, one.score, vector_rank=one.vector_rank, text_rank=one.text_rank)
+        for one, row in zip(spots, rows, strict=True)
+    )
+
+
 class _Watched:
     """A snapshot's tables and model at work for one question: keeps its vector, those of the hits, and the time.
 
     A varied choice is made among what a plain search for as many hits looks at, so no side looks deeper
-    than `depth`. Where the table can be read by place, the search finds places alone, under which hits go
-    until they are `filled`.
+    than `depth`.
     """
 
-    def __init__(
-        self,
-        store: VectorStore,
-        embedder: Callable[[EmbeddingVersion], Embedder],
-        reading: Reading | None,
-        *,
-        depth: int,
-    ) -> None:
+    def __init__(self, store: VectorStore, embedder: Callable[[EmbeddingVersion], Embedder], *, depth: int) -> None:
         self._store = store
         self._depth = depth
         self._embedder = embedder
-        self._reading = reading
         self._rows: dict[str, np.ndarray] = {}
         self.vector: np.ndarray | None = None
         self.embedding_ms = 0.0
@@ -314,17 +355,16 @@ class _Watched:
         if columns is None or "row_id" not in columns:
             return self._store.nearest(name, vector, k, where=where, exact=exact, columns=columns)
         self.vector = vector
-        depth = min(k, self._depth)
-        if self._reading is not None:
-            return _at_places(self._reading.nearest(vector, depth, where=where, exact=exact), columns)
         return self._kept(
-            self._store.nearest(name, vector, depth, where=where, exact=exact, columns=[*columns, "vector"])
+            self._store.nearest(
+                name, vector, min(k, self._depth), where=where, exact=exact, columns=[*columns, "vector"]
+            )
         )
 
     def ahead(self, name: str, query: str, where: str | None) -> None:
         """The search by words begins, while the question is embedded and searched for by meaning."""
-        self._words = _WORDS.submit(self._by_words, name, query, self._depth, where, COLUMNS)
         self._begun = (name, query, self._depth, where, COLUMNS)
+        self._words = _WORDS.submit(self._by_words, name, query, self._depth, where, COLUMNS)
 
     def matching(
         self, name: str, query: str, k: int, *, where: str | None = None, columns: Sequence[str] | None = None
@@ -336,8 +376,6 @@ class _Watched:
         return self._kept(self._words.result() if begun and self._words else self._by_words(*asked))
 
     def _by_words(self, name: str, query: str, k: int, where: str | None, columns: tuple[str, ...]) -> pa.Table:
-        if self._reading is not None:
-            return _at_places(self._reading.matching(query, k, where=where), columns)
         return self._store.matching(name, query, k, where=where, columns=[*columns, "vector"])
 
     def index(self, name: str) -> None:
@@ -347,39 +385,14 @@ class _Watched:
         return self._store.indexed(name)
 
     def _kept(self, found: pa.Table) -> pa.Table:
-        if "vector" not in found.column_names:
-            return found
         if found.num_rows:
             self._rows.update(zip(found["row_id"].to_pylist(), _matrix(found["vector"]), strict=True))
         return found.drop_columns(["vector"])
 
     def vectors_of(self, hits: Sequence[Hit]) -> np.ndarray:
         """A row for each hit; zeros where its vector is not known."""
-        if self._reading is not None:
-            return _matrix(self._reading.take(_places_of(hits), ["vector"])["vector"])
         blank = np.zeros_like(next(iter(self._rows.values()))) if self._rows else np.zeros(1, np.float32)
         return np.stack([self._rows.get(hit.chunk_id, blank) for hit in hits])
-
-    def filled(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        """The hits with what they are made of."""
-        if self._reading is None or not hits:
-            return tuple(hits)
-        rows = self._reading.take(_places_of(hits), COLUMNS).to_pylist()
-        return tuple(
-            replace(hit_of(row, hit.score), vector_rank=hit.vector_rank, text_rank=hit.text_rank)
-            for hit, row in zip(hits, rows, strict=True)
-        )
-
-
-def _at_places(found: Spots, columns: Sequence[str]) -> pa.Table:
-    """Rows of which only the places are known, under which they go as ids."""
-    nothing = pa.nulls(len(found.places))
-    told = {"row_id": pa.array(map(str, found.places), pa.string()), "_score": pa.array(found.scores, pa.float64())}
-    return pa.table({name: told.get(name, nothing) for name in (*columns, "_score")})
-
-
-def _places_of(hits: Sequence[Hit]) -> list[int]:
-    return [int(hit.chunk_id) for hit in hits]
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ __all__ = [
     "Reading",
     "SearchOptions",
     "SearchResult",
+    "Spot",
     "Spots",
     "Titles",
     "Weights",
@@ -32,8 +33,10 @@ __all__ = [
     "fuse",
     "hit_of",
     "search",
+    "spotted",
 ]
 
+_Name = TypeVar("_Name", str, int)
 Mode = Literal["hybrid", "vector", "text"]
 MODES: tuple[Mode, ...] = ("hybrid", "vector", "text")
 MAX_K = 1_000
@@ -88,6 +91,15 @@ class Spots(NamedTuple):
 
     places: list[int]
     scores: list[float]
+
+
+class Spot(NamedTuple):
+    """One row that was found, by its place; ranks are those of a hybrid search's sides."""
+
+    place: int
+    score: float
+    vector_rank: int | None = None
+    text_rank: int | None = None
 
 
 class Reading(Protocol):
@@ -226,12 +238,12 @@ def fuse(rankings: Sequence[Sequence[str]], *, weights: Sequence[float] | None =
     return _fused_places([_places(one) for one in rankings], weights or [1.0] * len(rankings))
 
 
-def _places(ranking: Sequence[str]) -> dict[str, int]:
+def _places(ranking: Sequence[_Name]) -> dict[_Name, int]:
     return {name: rank for rank, name in enumerate(ranking, start=1)}
 
 
-def _fused_places(places: Sequence[Mapping[str, int]], weights: Sequence[float]) -> list[tuple[str, float]]:
-    scores: dict[str, float] = {}
+def _fused_places(places: Sequence[Mapping[_Name, int]], weights: Sequence[float]) -> list[tuple[_Name, float]]:
+    scores: dict[_Name, float] = {}
     for ranking, weight in zip(places, weights, strict=True):
         for name, rank in ranking.items():
             scores[name] = scores.get(name, 0.0) + weight / (_RRF + rank)
@@ -325,7 +337,16 @@ def fused(
     ]
 
 
-def hit_of(row: Mapping[str, Any], score: float) -> Hit:
+def spotted(near: Spots, matching: Spots, k: int, *, weights: Weights) -> list[Spot]:
+    """The same for rows that are known by their places alone, without titles."""
+    vector, text = _places(near.places), _places(matching.places)
+    scored = _fused_places([vector, text], [weights.vector, weights.text])
+    return [Spot(place, score, vector.get(place), text.get(place)) for place, score in scored[:k]]
+
+
+def hit_of(
+    row: Mapping[str, Any], score: float, *, vector_rank: int | None = None, text_rank: int | None = None
+) -> Hit:
     """The hit that a row of a table makes; the row has at least the columns of `COLUMNS`."""
     return Hit(
         chunk_id=row["row_id"],
@@ -338,4 +359,6 @@ def hit_of(row: Mapping[str, Any], score: float) -> Hit:
         end=row["end"],
         source=row["source"],
         category=row["category"],
+        vector_rank=vector_rank,
+        text_rank=text_rank,
     )

@@ -78,8 +78,16 @@ def span(delta: timedelta) -> str:
     return " ".join(shown[:2])
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
 def jsonable(value: object) -> object:
     """The value as plain JSON types; NaN and infinities become null, moments RFC 3339 text, sets sorted lists."""
+    kind = type(value)
+    if kind in _PLAIN:  # most values are, and each of the questions below costs more than this one
+        return value
+    if kind is list or kind is tuple:
+        return [jsonable(one) for one in value]  # type: ignore[attr-defined]  # mypy does not narrow by `is`
     match value:
         case Enum():
             return jsonable(value.value)
