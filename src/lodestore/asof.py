@@ -382,7 +382,10 @@ def _ticks(ttl: timedelta) -> int:
     return min(ttl // _TICK, _FOREVER)
 
 
-def _since_epoch(moment: datetime) -> int:
+def _since_epoch(moment: object) -> int:
+    if not isinstance(moment, datetime):
+        message = f"as_known_at {moment!r} is {type(moment).__name__}; give a datetime with a time zone"
+        raise RequestError(message)
     if moment.utcoffset() is None:
         message = f"as_known_at {moment.isoformat()} has no time zone; add one, such as {moment.isoformat()}+00:00"
         raise RequestError(message)

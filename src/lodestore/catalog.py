@@ -39,10 +39,14 @@ class Catalog:
         if version is not None and (name, version) in self.views:
             return self.views[name, version]
         known = [*self.latest, *(f"{one}@{number}" for one, number in self.views)]
-        raise UnknownViewError(name if version is None else f"{name}@{version}", known)
+        note = f" ({name} is computed when it is asked for: nothing of it is stored)" if name in self.on_demand else ""
+        raise UnknownViewError(name if version is None else f"{name}@{version}", known, note=note)
 
-    def pinned(self, text: str) -> FeatureView:
+    def pinned(self, text: object) -> FeatureView:
         """The view that `NAME`, or `NAME@VERSION`, means."""
+        if not isinstance(text, str):
+            message = f"feature view {text!r} is no name; write one such as user_profile, or user_profile@1"
+            raise DeclarationError(message)
         name, at, version = text.partition("@")
         if at and re.fullmatch("[0-9]{1,9}", version) is None:
             raise UnknownViewError(text, [*self.latest, *(f"{one}@{number}" for one, number in self.views)])

@@ -264,8 +264,19 @@ class _Request(Generic[_T]):
         except (ValueError, TypeError, RecursionError) as error:
             if isinstance(error, LodestoreError):
                 raise
-            message = f"{self.path}: what is sent cannot be JSON: {error}"
+            message = f"{self.path}: what is sent cannot be JSON: {error}{_culprit(self.body.get('rows'))}"
             raise RequestError(message) from error
+
+
+def _culprit(rows: object) -> str:
+    """Which value of pushed rows it was."""
+    for number, row in enumerate(rows if isinstance(rows, list) else [], start=1):
+        for name, value in row.items() if isinstance(row, dict) else []:
+            try:
+                json.dumps(value, default=_plain, allow_nan=False)
+            except (ValueError, TypeError, RecursionError):
+                return f" (row {number}: {name}); leave the value out, or mend it"
+    return ""
 
 
 def _plain(value: object) -> object:
@@ -305,10 +316,25 @@ def _online(
     service: str | None,
     release: int | None,
 ) -> _Request[Features]:
-    given = None if inputs is None else {name: list(column) for name, column in inputs.items()}
+    if isinstance(features, str):
+        message = f"features {features!r}: give a list of references, such as ['user_profile:expertise_level']"
+        raise RequestError(message)
+    given = None if inputs is None else _columns("inputs", inputs)
     body = {"features": [str(one) for one in features], "inputs": given, "service": service, "release": release}
-    columns = {name: list(column) for name, column in entities.items()}
+    columns = _columns("entities", entities)
     return _Request("POST", "/v1/features", _features, {**body, "entities": columns})
+
+
+def _columns(what: str, given: object) -> dict[str, list[Any]]:
+    """The columns as lists. One text is no column: it would be read letter by letter."""
+    if not isinstance(given, Mapping):
+        message = f"{what} is {given!r}; give columns by name, each a list with one value for each row"
+        raise RequestError(message)
+    for name, column in given.items():
+        if isinstance(column, str | bytes | Mapping) or not isinstance(column, Iterable):
+            message = f"{what}.{name} is {column!r}; give a list with one value for each row: [{column!r}]"
+            raise RequestError(message)
+    return {name: list(column) for name, column in given.items()}
 
 
 def _context(query: str, request_id: str | None, options: Mapping[str, Any]) -> _Request[Context]:
@@ -318,8 +344,13 @@ def _context(query: str, request_id: str | None, options: Mapping[str, Any]) -> 
 
 
 def _push(view: str, rows: Iterable[Mapping[str, Any]]) -> _Request[Pushed]:
-    body = {"view": view, "rows": [dict(one) for one in rows]}
-    return _Request("POST", "/v1/push", lambda told: Pushed(**_known(Pushed, told)), body, safe=False)
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        message = f"{view}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}]"
+        raise RequestError(message)
+    given = [dict(one) if isinstance(one, Mapping) else one for one in rows]
+    return _Request(
+        "POST", "/v1/push", lambda told: Pushed(**_known(Pushed, told)), {"view": view, "rows": given}, safe=False
+    )
 
 
 def _render(template: str, variables: Mapping[str, object] | None, version: str | None) -> _Request[Rendered]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from lodestore import declarations, events, ondemand, skew
 from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
-from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError
+from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError, nearest
 from lodestore.inputs import Inputs
 from lodestore.locks import Locks
 from lodestore.logs import Logs
@@ -409,13 +409,17 @@ class Features:
     ) -> OnlineAnswer:
         """The features of these entities, row by row as asked; duplicates keep their places."""
         plan = self._plan(_hashable(refs), release)
+        if type(entities) is not dict:
+            _check_mapping("entities", entities, '{"user_id": ["u1"]}')
+        if inputs:
+            _check_mapping("inputs", inputs, '{"query_text": ["..."]}')
         asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
         given = {name: _listed(f"inputs.{name}", values) for name, values in inputs.items()} if inputs else {}
         rows = _row_count(asked, given)
         now = _micros(self._clock())
         self._reads += 1
         sampled = self._skew_every and rows and plan.groups and self._reads % self._skew_every == 0
-        if plan.simple and not sampled:
+        if plan.simple and not sampled and not given and asked.keys() <= plan.known_keys:
             return self._of_one_view(plan, asked, now, release)
         read = _Read({}, {}, {})
         for group in plan.groups:
@@ -426,6 +430,8 @@ class Features:
             self._sample(plan.groups[self._reads // self._skew_every % len(plan.groups)], asked, now, read)
         for view in plan.on_demand:
             _compute_on_demand(view, plan, read, given, rows)
+        if not (asked.keys() <= plan.known_keys and given.keys() <= plan.known_inputs):
+            _refuse_foreign(plan, asked, given)
         return OnlineAnswer(
             release,
             {**asked, **{name: read.columns[key] for name, key in plan.outputs}},
@@ -510,7 +516,7 @@ class Features:
 
     def push(self, view: str, rows: Iterable[Mapping[str, Any]] | pa.Table) -> Written:
         """The rows are visible to the next read of every process; when one of them is bad, none is."""
-        declared = self.catalog.view(view)
+        declared = self.catalog.pinned(view)
         # Asked first: while the system of record is away the comparison takes seconds, a refusal should not.
         refuse_overflow(declared, self._online, self._journal_limit)
         self._compare(declared)
@@ -706,6 +712,8 @@ class _Plan:
     reads: Mapping[FeatureRef, str]
     clocks: tuple[tuple[str, int], ...]
     wide: frozenset[str]
+    known_keys: frozenset[str]
+    known_inputs: frozenset[str]
     simple: tuple[tuple[str, str], ...] = ()
     """Each reference with its feature, where one group answers all of them."""
 
@@ -729,7 +737,13 @@ def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...], release: Release
     clocks = _clocks(views.values())
     alone = len(groups) == 1 and not vectors and not made
     simple = tuple((str(ref), ref.feature) for ref in wanted) if alone else ()
-    return _Plan(tuple(outputs), groups, vectors, tuple(made.values()), keys, clocks, frozenset(wide), simple)
+    known_keys = frozenset(key for view in catalog.views.values() for key in view.entity.keys)
+    # A context gives its question to every read, whether a view asks for it or not.
+    known_inputs = frozenset(["query_text", *(name for view in catalog.on_demand.values() for name in view.inputs)])
+    return _Plan(
+        tuple(outputs), groups, vectors, tuple(made.values()), keys, clocks, frozenset(wide),
+        known_keys, known_inputs, simple,
+    )  # fmt: skip
 
 
 def _clocks(views: Iterable[FeatureView]) -> tuple[tuple[str, int], ...]:
@@ -765,6 +779,21 @@ def _hashable(refs: Sequence[str | FeatureRef]) -> tuple[str | FeatureRef, ...]:
         message = f"features {refs!r}: give a list of references, such as ['user_profile:expertise_level']"
         raise RequestError(message)
     return tuple(refs)
+
+
+def _check_mapping(what: str, given: object, example: str) -> None:
+    if not isinstance(given, Mapping):
+        message = f"{what} is {given!r}; give columns by name, such as {example}"
+        raise RequestError(message)
+
+
+def _refuse_foreign(plan: _Plan, entities: Iterable[str], inputs: Iterable[str]) -> None:
+    """A name that no view of the catalog has is a slip; one that another view has may come along."""
+    for word, names, known in (("key", entities, plan.known_keys), ("request input", inputs, plan.known_inputs)):
+        for name in names:
+            if name not in known:
+                message = f"no view has the {word} {name!r}{nearest(name, known)}"
+                raise RequestError(message)
 
 
 def _listed(what: str, values: object) -> list[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -18,7 +19,12 @@ from lodestore.releases import Release, ReleaseLog
 from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
 from lodestore.tables import MOMENT, view_schema, view_table
 
-__all__ = ["assert_no_leak", "historical"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Entities", "assert_no_leak", "historical"]
+
+Entities = TypeVar("Entities", pa.Table, "pd.DataFrame")
 
 # The most of a history that is held in memory at once.
 _HELD_BYTES = 256 << 20
@@ -26,36 +32,85 @@ _TIMES = ("event_timestamp", "created_timestamp")
 
 
 def historical(
-    entities: pa.Table,
+    entities: Entities,
     features: Sequence[str | FeatureRef],
     *,
     catalog: Catalog,
     offline: OfflineStore,
     as_known_at: datetime | None = None,
-) -> pa.Table:
-    """The entity table with a column for each feature, named by its full reference, as of each row's event_timestamp.
+) -> Entities:
+    """The entity table, or data frame, with a column for each feature, named by its full reference, as of each row's event_timestamp.
 
     Every row comes out once, in its order. Values are null where nothing was known or the TTL had
     passed. On-demand features are computed row by row; their request inputs are columns of the
     entity table. `as_known_at` leaves out what was recorded later. Vectors are those of the live
     version of their space, of every row the same one; references without a version are answered by
-    the view's live version.
+    the view's live version. A data frame keeps its index and comes back as one.
     """
+    joined = _historical(_table_of(entities), features, catalog, offline, as_known_at)
+    return joined if isinstance(entities, pa.Table) else _beside(entities, joined)
+
+
+def _table_of(entities: Any) -> pa.Table:  # noqa: ANN401 - whatever was given
+    if isinstance(entities, pa.Table):
+        return entities
+    if not hasattr(entities, "iloc"):
+        message = (
+            f"entities are a {type(entities).__name__}; give an Arrow table or a data frame, such as "
+            "pyarrow.Table.from_pylist(rows)"
+        )
+        raise RequestError(message)
+    try:
+        return pa.Table.from_pandas(entities, preserve_index=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        message = f"the entities do not fit an Arrow table: {error}"
+        raise RequestError(message) from error
+
+
+def _beside(frame: pd.DataFrame, joined: pa.Table) -> pd.DataFrame:
+    """The frame with its index and its columns as they are, and the new ones beside them, row by row."""
+    new = {name: joined[name].to_pandas().array for name in joined.column_names[len(frame.columns) :]}
+    return frame.assign(**new)
+
+
+def _historical(
+    entities: pa.Table,
+    features: Sequence[str | FeatureRef],
+    catalog: Catalog,
+    offline: OfflineStore,
+    as_known_at: datetime | None,
+) -> pa.Table:
     release, joined = _live(offline), entities
     catalog = declarations.complete(catalog, Logs(offline))
     wanted = _wanted(features, catalog)
     for view, refs in _by_view(_stored(wanted, catalog), catalog, release.views):
         plain = [ref for ref in refs if view.feature(ref.feature).kind is not Kind.EMBEDDING]
-        joined = _join(joined, view, plain, offline, as_known_at) if plain else joined
-        for ref in refs:
-            if ref not in plain:
-                joined = _join_vectors(joined, view, ref, offline, release, as_known_at)
+        with _of_view(view):
+            joined = _join(joined, view, plain, offline, as_known_at) if plain else joined
+            for ref in refs:
+                if ref not in plain:
+                    joined = _join_vectors(joined, view, ref, offline, release, as_known_at)
     for name in dict.fromkeys(ref.view for ref in wanted if ref.view in catalog.on_demand):
         joined = _computed(joined, catalog.on_demand[name], catalog, release.views)
     return joined.select([*entities.column_names, *map(str, wanted)])
 
 
+@contextmanager
+def _of_view(view: FeatureView) -> Iterator[None]:
+    """What the join says about keys and columns, it says about this view."""
+    try:
+        yield
+    except RequestError as error:
+        if view.name in str(error):
+            raise
+        message = f"{view.name}: {error}"
+        raise RequestError(message) from error
+
+
 def _wanted(features: Sequence[str | FeatureRef], catalog: Catalog) -> list[FeatureRef]:
+    if isinstance(features, str):
+        message = f"features {features!r}: give a list of references, such as ['user_profile:expertise_level']"
+        raise RequestError(message)
     refs = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in features]
     if not refs:
         message = "no features were asked for; name some as VIEW:FEATURE"
@@ -191,9 +246,9 @@ def _input(joined: pa.Table, view: OnDemandView, name: str) -> list[Any]:
 
 
 def assert_no_leak(
-    entities: pa.Table,
+    entities: pa.Table | pd.DataFrame,
     features: Sequence[str | FeatureRef],
-    joined: pa.Table | None = None,
+    joined: pa.Table | pd.DataFrame | None = None,
     *,
     catalog: Catalog,
     offline: OfflineStore,
@@ -205,16 +260,17 @@ def assert_no_leak(
     references; without one, what `historical` gives is looked at. Every stored scalar is computed again from
     what had happened and been recorded by the row's time. The error counts rows and names their places.
     """
-    made = historical(entities, features, catalog=catalog, offline=offline, as_known_at=as_known_at)
+    rows = _table_of(entities)
+    made = _historical(rows, features, catalog, offline, as_known_at) if joined is None else _table_of(joined)
     catalog, release = declarations.complete(catalog, Logs(offline)), _live(offline)
     wanted = [ref for ref in _wanted(features, catalog) if ref.view not in catalog.on_demand]
     for view, refs in _by_view(wanted, catalog, release.views):
         plain = [ref for ref in refs if view.feature(ref.feature).kind is not Kind.EMBEDDING]
         if plain:
             asof.assert_no_leak(
-                entities,
+                rows,
                 _history(view, [ref.feature for ref in plain], offline).read_all(),
-                made if joined is None else joined,
+                made,
                 keys=view.entity.keys,
                 features={ref.feature: str(ref) for ref in plain},
                 ttl=view.ttl,

@@ -44,13 +44,14 @@ def check_inputs(view: OnDemandView, inputs: Mapping[str, Sequence[Any]]) -> Non
     """Every request input is there and fits what is declared; otherwise the error names the first that is not."""
     missing = [name for name in view.inputs if name not in inputs]
     if missing:
-        message = f"{view.name} needs the request input {', '.join(missing)}{nearest(missing[0], inputs)}"
+        hint = nearest(missing[0], inputs) if inputs else "; none were given"
+        message = f"{view.name} needs the request input {', '.join(missing)}{hint}"
         raise RequestError(message)
     for name, feature in view.inputs.items():
         for row, value in enumerate(inputs[name], start=1):
             wrong = check_value(feature, value)
             if wrong is not None:
-                message = f"inputs.{name}, row {row}: {wrong}"
+                message = f"{view.name}: inputs.{name}, row {row}: {wrong}"
                 raise RequestError(message)
 
 

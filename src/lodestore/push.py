@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from lodestore.bulk import undisturbed
-from lodestore.errors import InvalidRowsError, UnavailableError
+from lodestore.errors import InvalidRowsError, RequestError, UnavailableError
 from lodestore.models import EmbeddingVersion
 from lodestore.online import (
     BATCH_ROWS,
@@ -53,6 +53,9 @@ def push(
     stay harmless: pushing the same rows twice changes nothing. A vector comes as
     `{"version": "minilm@1", "vector": [...]}`; `versions` tells the registered ones.
     """
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | pa.Table):
+        message = f"{view.name}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}], or a table"
+        raise RequestError(message)
     with undisturbed():
         return _push(view, rows, online, now, versions)
 

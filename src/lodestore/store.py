@@ -11,7 +11,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import pyarrow as pa
 
 from lodestore import historical
 from lodestore.composer import Composed, Composer, Request
@@ -202,9 +201,13 @@ class Lodestore:
         return self._features().push(view, rows)
 
     def historical(
-        self, entities: pa.Table, features: Sequence[str | FeatureRef], *, as_known_at: datetime | None = None
-    ) -> pa.Table:
-        """The entity table, each row with the features as they were known at its event_timestamp."""
+        self,
+        entities: historical.Entities,
+        features: Sequence[str | FeatureRef],
+        *,
+        as_known_at: datetime | None = None,
+    ) -> historical.Entities:
+        """The entity table or data frame, each row with the features as they were known at its event_timestamp."""
         known = self._features()
         offline = known._offline  # noqa: SLF001 - the histories of the same features
         return historical.historical(

@@ -12,14 +12,14 @@ from lodestore.errors import SourceError
 from lodestore.tables import MOMENT
 from lodestore.wire import dumps, from_rfc3339
 
-__all__ = ["read_table", "with_moments", "write_table"]
+__all__ = ["check_name", "read_table", "with_moments", "write_table"]
 
 _KINDS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
 
 def read_table(path: Path, *, texts: Iterable[str] = ()) -> pa.Table:
     """The table of a file; the columns `texts` of a CSV are text whatever they look like, such as ids."""
-    _check(path)
+    check_name(path)
     _check_there(path)
     try:
         match path.suffix:
@@ -54,7 +54,8 @@ def _check_there(path: Path) -> None:
         raise SourceError(message)
 
 
-def _check(path: Path) -> None:
+def check_name(path: Path) -> None:
+    """The name says which kind of file it is; otherwise the error tells the kinds."""
     if path.suffix not in _KINDS:
         message = f"{path}: the name of a table file ends in {', '.join(_KINDS)}"
         raise SourceError(message)
@@ -93,7 +94,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """The table is in the file; CSV has lists as JSON text."""
-    _check(path)
+    check_name(path)
     try:
         match path.suffix:
             case ".csv":

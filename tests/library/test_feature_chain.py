@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 
 from lodestore import cli
 from lodestore.client import Client
-from lodestore.errors import InvalidRowsError, RequestError
+from lodestore.errors import InvalidRowsError, LodestoreError, RequestError
 from lodestore.project import Project, open_project
 from lodestore.wire import rfc3339
 from tests.served import client_of
 
 DECLARATIONS = """
+from datetime import timedelta
 from lodestore import Entity, FeatureView, integer, number, on_demand, text
 
 account = Entity("account", key=("tenant", "number"), type=("string", "integer"))
@@ -28,6 +30,8 @@ seats = FeatureView("seats", entity=account, source="streaming", features={"used
 meter = Entity("meter", key="device_id", type="integer")
 meters = FeatureView("meters", entity=meter, source="streaming", features={"power": integer()})
 device = Entity("device", key="device_id")
+weather = FeatureView("weather", entity=device, source="streaming", fresh_within=timedelta(hours=2),
+                      features={"celsius": number()})
 devices = FeatureView("devices", entity=device, source="streaming", features={"power": integer()})
 
 
@@ -77,7 +81,7 @@ class OverHttp(InProcess):
 
     def online(self, refs: Sequence[str], entities: Mapping[str, list[Any]], **more: Any) -> Any:
         found = self.client.online(refs, entities, **more)
-        return {"columns": found.columns, "statuses": found.statuses}
+        return {"columns": found.columns, "statuses": found.statuses, "stale": list(found.stale)}
 
 
 class OnTheCommandLine:
@@ -236,3 +240,134 @@ def test_a_request_input_is_one_value_for_each_row_of_two_keys(way: Way, project
     joined = way.historical(table, ["converted:euros"])
 
     assert read["columns"]["converted:euros"] == joined["converted:euros"].to_pylist() == [4.0, None, 0.5]
+
+
+# Bad input, whichever way it comes
+
+
+BAD_PUSHES = [
+    ("account", [{}], "unknown feature view 'account'; did you mean 'accounts'"),
+    ("converted", [{}], "converted is computed when it is asked for"),
+    ("accounts@9", [{}], "unknown feature view 'accounts@9'; did you mean 'accounts@1'"),
+    (None, [{}], "None is no name|lacks view"),
+    ("accounts", None, "accounts: rows are a NoneType; give a list of rows"),
+    ("accounts", {"tenant": "a"}, "accounts: rows are a dict; give a list of rows"),
+    ("accounts", "abc", "accounts: rows are a str; give a list of rows"),
+    ("accounts", [5, None], "row 1: int is no row.*row 2: NoneType is no row"),
+    ("accounts", [{"tenant": "a", "number": 1, "event_timestamp": "2026-01-01T00:00:00Z", "cent": 1}],
+     "accounts: nothing was stored: row 1: unknown column 'cent'; did you mean 'cents'"),
+    ("accounts", [{"tenant": "a", "event_timestamp": "2026-01-01T00:00:00"}],
+     "row 1: event_timestamp: .* has no time zone.*number is missing"),
+    ("accounts", [{"tenant": "a", "number": 1, "event_timestamp": "2026-01-01T00:00:00Z", "cents": float("inf")}],
+     "row 1: cents"),
+]  # fmt: skip
+GOOD = {"tenant": ["a"], "number": [42]}
+BAD_READS: list[tuple[list[str], Any, Any, str]] = [
+    (["account:cents"], GOOD, None, "unknown feature view 'account'; did you mean 'accounts'"),
+    (["accounts:cent"], GOOD, None, "unknown feature 'accounts:cent'; did you mean 'accounts:cents'"),
+    (["accounts"], GOOD, None, "write VIEW:FEATURE"),
+    (["accounts:cents"], {"tenant": ["a"]}, None, "accounts needs the key 'number'"),
+    (["accounts:cents"], {"tenant": "a", "number": [1]}, None, "entities.tenant is 'a'; give a list"),
+    (["accounts:cents"], ["a"], None, "entities is .*give columns by name"),
+    (["accounts:cents"], {**GOOD, "tenat": ["a"]}, None, "no view has the key 'tenat'; did you mean 'tenant'"),
+    (["converted:euros"], GOOD, None, "converted needs the request input rate; none were given"),
+    (["converted:euros"], GOOD, {"rat": [1.0]}, "converted needs the request input rate; did you mean 'rat'"),
+    (
+        ["converted:euros"],
+        GOOD,
+        {"rate": [1.0], "raet": [1]},
+        "no view has the request input 'raet'; did you mean 'rate'",
+    ),
+    (["converted:euros"], GOOD, {"rate": ["x"]}, "converted: inputs.rate, row 1: 'x' is no finite number"),
+    (["converted:euros"], GOOD, {"rate": [-1]}, "converted: inputs.rate, row 1: -1.* is below 0"),
+    (["converted:euros"], GOOD, {"rate": [1, 2]}, "inputs.rate has 2"),
+    (["converted:euros"], GOOD, {"rate": 1.0}, "inputs.rate is 1.0; give a list"),
+    (["converted:euros"], GOOD, ["rate"], "inputs is .*give columns by name"),
+]
+
+
+def test_what_cannot_be_pushed_or_read_is_told_alike_in_process_and_over_http(project: Project) -> None:
+    with client_of(project) as client:
+        for there in (project.store, client):
+            for view, rows, told in BAD_PUSHES:
+                with pytest.raises(LodestoreError, match=told):
+                    there.push(view, rows)
+            for refs, entities, inputs, told in BAD_READS:
+                with pytest.raises(LodestoreError, match=told):
+                    there.online(refs, entities, inputs=inputs)
+
+    assert project.online.count("accounts@1") == project.online.journal_size() == 0
+
+
+BAD_COMMANDS = [
+    (["push", "account", "rows.jsonl"], 2, "did you mean 'accounts'"),
+    (["push", "accounts", "none.jsonl"], 2, "none.jsonl is not a file"),
+    (["push", "accounts", "rows.jsonl"], 1, "row 1: cents: 'x' is no whole number\n  row 2: not JSON.*\n  row 3: unknown column 'cent'; did you mean 'cents'"),
+    (["online", "accounts:cent", "--entity", "tenant=a", "--entity", "number=1"], 2, "did you mean 'accounts:cents'"),
+    (["online", "accounts:cents", "--entity", "tenant=a"], 2, "accounts needs the key 'number'"),
+    (["online", "accounts:cents", "--entity", "tenant=a", "--entity", "number=x"], 2, "key number is 'x', a str; account is keyed by integer"),
+    (["online", "accounts:cents", "--entity", "a"], 2, "write NAME=VALUE"),
+    (["online", "converted:euros", "--entity", "tenant=a", "--entity", "number=1", "--input", "rate=x"], 2, "--input rate: 'x' is no number"),
+    (["online", "converted:euros", "--entity", "tenant=a", "--entity", "number=1", "--input", "rat=1"], 2, "needs the request input rate; did you mean 'rat'"),
+    (["historical", "--entities", "asked.csv", "--features", "accounts:cent", "--out", "o.csv"], 2, "did you mean 'accounts:cents'"),
+    (["historical", "--entities", "asked.csv", "--features", "accounts:cents", "--out", "o.xyz"], 2, "ends in .csv"),
+    (["historical", "--entities", "asked.csv", "--features", "accounts:cents", "--out", "o.csv"], 2, "accounts: .*'number'; did you mean 'numbr'"),
+    (["historical", "--entities", "when.csv", "--features", "accounts:cents", "--out", "o.csv"], 2, "row 1: event_timestamp 'yesterday' is not a timestamp"),
+    (["materialize", "account"], 2, "did you mean 'accounts'"),
+    (["materialize", "accounts@9"], 2, "did you mean 'accounts@1'"),
+    (["materialize", "converted"], 2, "converted is computed when it is asked for"),
+    (["materialize", "accounts", "--start", "yesterday"], 2, "--start 'yesterday' is not a timestamp"),
+    (["materialize", "accounts", "--start", "2026-02-01T00:00:00Z", "--end", "2026-01-01T00:00:00Z"], 2, "is not before end"),
+    (["views", "show", "account"], 2, "did you mean 'accounts'"),
+    (["views", "show", "accounts@x"], 2, "did you mean 'accounts@1'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "code", "told"), BAD_COMMANDS)
+def test_a_command_that_makes_no_sense_is_one_line_with_the_way_out(
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    told: str,
+) -> None:
+    folder = project.settings.root
+    good = {"tenant": "a", "number": 1, "event_timestamp": "2026-01-01T00:00:00Z"}
+    (folder / "rows.jsonl").write_text(
+        "\n".join([json.dumps({**good, "cents": "x"}), "{", json.dumps({**good, "cent": 1})])
+    )
+    (folder / "asked.csv").write_text("tenant,numbr,event_timestamp\na,1,2026-01-01T00:00:00Z\n")
+    (folder / "when.csv").write_text("tenant,number,event_timestamp\na,1,yesterday\n")
+    monkeypatch.chdir(folder)
+
+    found = cli.run(["--config", str(folder), *words])
+    err = capsys.readouterr().err
+
+    assert found == code, err
+    assert re.search(told, err), err
+    assert "Traceback" not in err
+
+
+# Freshness
+
+
+def test_a_view_without_an_event_for_too_long_is_stale_in_every_answer_and_in_the_status(
+    way: Way, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def states() -> dict[str, str]:
+        assert cli.run(["--config", str(project.settings.root), "status", "--json"]) == 0
+        return {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)["views"]}
+
+    old = {"device_id": "d", "event_timestamp": project.clock() - timedelta(hours=3), "celsius": 20.5}
+    way.push("weather", [old])
+    late = way.online(["weather:celsius"], {"device_id": ["d"]})
+    project.features.drain()
+    before = states()
+    way.push("weather", [{**old, "event_timestamp": project.clock()}])
+    project.features.drain()
+
+    assert late["columns"]["weather:celsius"] == [20.5]
+    assert late["stale"] == ["weather:celsius"]
+    assert (before["weather"], before["devices"]) == ("stale", "empty")
+    assert states()["weather"] == "fresh"

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lodestore.catalog import catalog_of
-from lodestore.errors import RequestError
+from lodestore.errors import LodestoreError, RequestError
 from lodestore.features import Features
 from lodestore.historical import historical
 from lodestore.inputs import Inputs
@@ -157,6 +158,54 @@ def test_many_views_in_one_call_keep_every_row_once_in_order_with_its_columns() 
     assert found["label"].to_pylist() == [1, 2, 3, 4]
     assert found["money:cents"].to_pylist() == [5, None, None, None]
     assert found["taste:level"].to_pylist() == [None, "low", "low", None]
+
+
+def test_a_data_frame_comes_back_as_one_with_its_index_and_its_columns() -> None:
+    house = House()
+    house.record(taste, {"user_id": "a", "event_timestamp": NOON - HOUR, "level": "low"})
+    frame = asked("b", "a", label=[1, 2]).to_pandas().set_index(pd.Index([7, 7]))
+
+    found = historical(frame, ["taste:level"], catalog=CATALOG, offline=house.offline)
+
+    assert_no_leak(frame, ["taste:level"], found, catalog=CATALOG, offline=house.offline)
+    assert list(found.columns) == ["user_id", "event_timestamp", "label", "taste:level"]
+    assert found.index.tolist() == [7, 7]
+    assert [one if isinstance(one, str) else None for one in found["taste:level"]] == [None, "low"]
+    assert "taste:level" not in frame.columns
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([{"user_id": "a"}], "entities are a list; give an Arrow table or a data frame"),
+        (pd.DataFrame({"user_id": ["a"], "event_timestamp": ["2026-01-01"]}), "taste: entities: event_timestamp is"),
+        (pd.DataFrame({"userid": ["a"], "event_timestamp": [NOON]}), "taste: .*did you mean 'userid'"),
+        (pa.table({"user_id": [1], "event_timestamp": pa.array([NOON])}), "taste: key 'user_id' is int64"),
+        (
+            pa.table({"user_id": ["a"], "event_timestamp": pa.array([NOON.replace(tzinfo=None)])}),
+            "taste: .*no time zone",
+        ),
+        (pa.table({"user_id": ["a", "b"], "event_timestamp": pa.array([NOON, None])}), r"taste: .*rows, such as \[1\]"),
+    ],
+)
+def test_entities_that_do_not_fit_are_told_with_the_view(given: Any, told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        historical(given, ["taste:level"], catalog=CATALOG, offline=House().offline)
+
+
+@pytest.mark.parametrize(
+    ("features", "known_at", "told"),
+    [
+        ("taste:level", None, "give a list of references"),
+        (["taste:levle"], None, "did you mean 'taste:level'"),
+        (["tast:level"], None, "did you mean 'taste'"),
+        (["taste:level"], "2026-01-01", "as_known_at '2026-01-01' is str; give a datetime"),
+        (["taste:level"], NOON.replace(tzinfo=None), "as_known_at .* has no time zone"),
+    ],
+)
+def test_a_training_set_that_cannot_be_made_is_told_why(features: Any, known_at: Any, told: str) -> None:
+    with pytest.raises(LodestoreError, match=told):
+        historical(asked("a"), features, catalog=CATALOG, offline=House().offline, as_known_at=known_at)
 
 
 def test_a_history_that_is_too_large_to_be_held_is_streamed_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:

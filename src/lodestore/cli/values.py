@@ -190,8 +190,9 @@ def historical(
 
     Every row of the file comes out once, with the features as they were known at its event_timestamp.
     """
-    from lodestore.tablefiles import read_table, with_moments, write_table
+    from lodestore.tablefiles import check_name, read_table, with_moments, write_table
 
+    check_name(out)  # before the work, not after it
     names = list(dict.fromkeys(one for given in features for one in given.split(",")))
     entities = with_moments(read_table(source, texts=_text_keys(session.project.catalog, _refs(names))))
     joined = session.project.store.historical(entities, names, as_known_at=as_known_at)

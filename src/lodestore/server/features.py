@@ -182,8 +182,7 @@ async def push_rows(call: Call) -> Answer:
 def _push(call: Call) -> Written:
     serving = call.serving
     name, rows = _rows(call)
-    serving.features.catalog.view(name)
-    call.view = name
+    call.view = serving.features.catalog.pinned(name).name
     return serving.features.push(name, rows)
 
 
