@@ -9,7 +9,7 @@ import numpy as np
 
 from lodestore.metrics import Interval
 
-__all__ = ["intervals", "png", "trend"]
+__all__ = ["intervals", "png", "shares", "trend"]
 
 _WIDTH, _BAR, _GAP, _MARGIN, _TALL = 480, 12, 6, 10, 80
 _CANDIDATE, _LIVE, _LINE = (79, 67, 221), (180, 184, 200), (20, 20, 30)
@@ -41,6 +41,17 @@ def intervals(rows: Sequence[tuple[str, Interval, Interval]]) -> str:
     names = ", ".join(name for name, _, _ in rows)
     data = base64.b64encode(png(picture)).decode()
     return f"\n\n![{names}: candidate over live](data:image/png;base64,{data})\n\n{names}: candidate violet, live grey"
+
+
+def shares(rows: Sequence[tuple[str, Interval, bool]]) -> str:
+    """A bar for each share, 0 to 1, with whiskers, those that are marked violet; empty without rows."""
+    if not rows:
+        return ""
+    picture = np.full((len(rows) * (_BAR + _GAP) + _GAP, _WIDTH, 3), 255, dtype=np.uint8)
+    for place, (_, share, marked) in enumerate(rows):
+        _bar(picture, _GAP + place * (_BAR + _GAP), share, _CANDIDATE if marked else _LIVE)
+    names = ", ".join(name for name, _, _ in rows)
+    return f"![{names}](data:image/png;base64,{base64.b64encode(png(picture)).decode()})"
 
 
 def trend(values: Sequence[float], limit: float, failed: Sequence[bool]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lodestore.errors import RequestError
 from lodestore.logs import Logs
+from lodestore.prompts import version_key
 from lodestore.spec import Entity, FeatureView, Source, integer, number
 from lodestore.tables import LOGS, MOMENT
 from lodestore.wire import canonical, digest
@@ -25,7 +26,10 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Performance",
+    "Standing",
+    "difference",
     "performance",
+    "standings",
     "template_performance",
     "template_version",
     "wilson",
@@ -129,6 +133,59 @@ class Performance:
     rating: float | None
     latency_ms: float | None
     tokens: float | None
+
+    def __str__(self) -> str:
+        return f"{self.template_id} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A version beside the others of its template: its share of users, and how much more often it is accepted.
+
+    `gain` is the difference of its acceptance to that of the version that most users get, with its 95 %
+    interval; None for that version itself, and where one of the two was never judged.
+    """
+
+    figures: Performance
+    share: float
+    gain: tuple[float, float, float] | None
+
+    @property
+    def told(self) -> str:
+        """What the gain says, in words."""
+        if self.gain is None:
+            return ""
+        value, low, high = (f"{100 * one:+.1f}" for one in self.gain)
+        word = "better" if self.gain[1] > 0 else "worse" if self.gain[2] < 0 else "not told apart"
+        return f"{word}: {value} points ({low} to {high})"
+
+
+def standings(found: Iterable[Performance], live: Mapping[str, Mapping[str, float]]) -> list[Standing]:
+    """Every version, by template and version, compared with the one that most users of its template get."""
+    ordered = sorted(found, key=lambda one: (one.template_id, version_key(one.version)))
+    base = {name: max(weights, key=lambda one: weights[one]) for name, weights in live.items() if weights}
+    first = {one.template_id: one for one in ordered if one.version == base.get(one.template_id)}
+    return [
+        Standing(one, live.get(one.template_id, {}).get(one.version, 0.0), _gain(one, first.get(one.template_id)))
+        for one in ordered
+    ]
+
+
+def _gain(one: Performance, base: Performance | None) -> tuple[float, float, float] | None:
+    if base is None or one is base or not one.judged or not base.judged:
+        return None
+    return difference((one.accepted, one.judged), (base.accepted, base.judged))
+
+
+def difference(ours: tuple[int, int], theirs: tuple[int, int]) -> tuple[float, float, float]:
+    """The difference of two shares, each as successes and trials, with its 95 % interval: Newcombe's tenth method (1998).
+
+    >>> [round(one, 3) for one in difference((56, 70), (48, 80))]
+    [0.2, 0.052, 0.334]
+    """
+    p, q = ours[0] / ours[1], theirs[0] / theirs[1]
+    (low, high), (lower, upper) = wilson(*ours), wilson(*theirs)
+    return p - q, p - q - math.hypot(p - low, upper - q), p - q + math.hypot(high - p, q - lower)
 
 
 _COUNTED = ("rating", "latency_ms", "tokens")

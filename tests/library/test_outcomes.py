@@ -16,7 +16,7 @@ from lodestore.errors import RequestError
 from lodestore.features import Features, Inputs
 from lodestore.historical import historical
 from lodestore.logs import Logs
-from lodestore.outcomes import Outcome, Outcomes, performance, wilson
+from lodestore.outcomes import Outcome, Outcomes, difference, performance, standings, wilson
 from lodestore.prompts import parse
 from lodestore.releases import Release, Slot
 from lodestore.templates import Templates
@@ -146,6 +146,35 @@ def test_the_live_template_carries_its_figures_as_a_feature(world):
     assert added == 1
     assert (found["renders"], found["accepted"], found["acceptance_rate"]) == (1, 1, 1.0)
     assert metrics()[0] == 0
+
+
+def test_versions_stand_beside_the_one_that_most_users_get(world):
+    accepted = {"1.0.0": (20, 40), "1.9.0": (38, 40), "1.10.0": (2, 40), "1.11.0": (21, 40), "2.0.0": (0, 0)}
+    for version, (yes, judged) in accepted.items():
+        world.context(f"c{version}", version=version)
+        for n in range(judged):
+            world.said(f"c{version}", f"e{version}{n}", accepted=n < yes)
+
+    found = standings(performance(world.store), {"qa": {"1.0.0": 0.9, "1.9.0": 0.1}})
+
+    assert [one.figures.version for one in found] == list(accepted)
+    assert [one.share for one in found] == [0.9, 0.1, 0.0, 0.0, 0.0]
+    assert found[0].told == found[4].told == ""
+    assert [one.told.partition(":")[0] for one in found[1:4]] == ["better", "worse", "not told apart"]
+    assert found[1].told.startswith("better: +45.0 points (+")
+    assert standings(performance(world.store), {})[1].gain is None
+
+
+@given(*[st.tuples(st.integers(0, 60), st.integers(0, 60)).filter(sum)] * 2)
+def test_a_difference_lies_in_its_interval_and_turns_with_its_sides(ours, theirs):
+    pairs = [(yes, yes + no) for yes, no in (ours, theirs)]
+
+    value, low, high = difference(*pairs)
+    turned = difference(*pairs[::-1])
+
+    assert -1 - 1e-9 <= low <= value <= high <= 1 + 1e-9
+    assert turned == pytest.approx((-value, -high, -low))
+    assert difference(pairs[0], pairs[0])[1] < 0 < difference(pairs[0], pairs[0])[2]
 
 
 @given(st.integers(0, 500), st.integers(0, 500))
