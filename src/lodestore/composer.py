@@ -15,7 +15,7 @@ from lodestore.catalog import Catalog
 from lodestore.conditions import condition
 from lodestore.context import Context, ContextOptions, instructed, instruction_for, messages_of, pack, turns, values_for
 from lodestore.diversity import mmr
-from lodestore.errors import DeclarationError, RequestError, StoreError, UnknownNameError
+from lodestore.errors import DeclarationError, ModelError, RequestError, StoreError, UnknownNameError
 from lodestore.features import Features, OnlineAnswer
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
@@ -155,10 +155,10 @@ class Composer:
         reading = _reading(live) if self._reranker is None else None
         try:
             vector, hits, degraded = self._found(live, request, found_user, reading, clock)
-        except StoreError:
+        except (ModelError, StoreError):
             if reading is None:
                 raise
-            # Its files were taken away meanwhile; the store's own search opens what is there now.
+            # Files that were taken away meanwhile are opened anew by the store's own search, which also knows how to do without.
             vector, hits, degraded = self._found(live, request, found_user, None, clock)
         context = self._rendered(live, request, found_user, hits, chosen, clock)
         context = replace(

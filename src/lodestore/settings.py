@@ -34,7 +34,7 @@ FILE = "lodestore.toml"
 PREFIX = "LODESTORE_"
 DEFAULT_PORT = 7373
 # Variables of that prefix that are no settings.
-_OWN = frozenset({"LODESTORE_CONFIG", "LODESTORE_HOME", "LODESTORE_DEBUG"})
+_OWN = frozenset({"LODESTORE_CONFIG", "LODESTORE_HOME", "LODESTORE_DEBUG", "LODESTORE_BOARD"})
 # What Kubernetes tells about services of that name: LODESTORE_SERVICE_HOST, LODESTORE_PORT_7373_TCP and the like.
 _SERVICE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _MASK = "***"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import threading
 import time
@@ -70,6 +71,14 @@ def answers(project):
     return {query: [(hit.chunk_id, round(hit.score, 3)) for hit in hits] for query, hits in found.items()}
 
 
+def searches(url):
+    """How many searches the server says that it answered."""
+    found = re.findall(
+        r'^lodestore_requests_total{endpoint="/v1/search".*} (.*)$', httpx.get(f"{url}/metrics").text, re.MULTILINE
+    )
+    return sum(map(float, found))
+
+
 @pytest.mark.slow
 def test_every_worker_takes_up_a_release_within_two_seconds_and_no_answer_mixes_two(tmp_path):
     build(tmp_path)
@@ -109,9 +118,14 @@ def test_every_worker_takes_up_a_release_within_two_seconds_and_no_answer_mixes_
         stop.set()
         for one in threads:
             one.join(60)
+        # Whichever worker is asked, it tells the searches of both.
+        asked = sum(one.answered for one in visitors)
+        until(lambda: searches(url) == asked)
+        release = re.findall(r"^lodestore_release{worker=.*} (.*)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
 
     told = f"{sum(one.answered for one in visitors)} answers, adopted after {[round(one, 2) for one in took]} s"
     assert [one for visitor in visitors for one in visitor.wrong] == [], told
     assert sum(one.answered for one in visitors) > 10 * FLIPS, told
+    assert release == [str(generation)] * 2
     # The first time a worker loads the model; from then on it has it.
     assert statistics.median(took[1:]) < ADOPTION_SECONDS, told

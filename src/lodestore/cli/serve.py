@@ -6,6 +6,9 @@ import errno
 import os
 import signal
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -39,7 +42,19 @@ def serve(session: Session, host: str | None, port: int | None, workers: int | N
     _check_address(session, address)
     number = options.port if port is None else port
     free_port(address, number, "--port N, or [serve] port")
-    _run(address, number, workers or options.workers)
+    processes = workers or options.workers
+    with _board() if processes > 1 else nullcontext():
+        _run(address, number, processes)
+
+
+@contextmanager
+def _board() -> Iterator[None]:
+    """The workers have a folder where they pin their figures, as long as the server runs."""
+    from lodestore.server.board import FOLDER
+
+    with tempfile.TemporaryDirectory(prefix="lodestore-serve-", ignore_cleanup_errors=True) as folder:
+        os.environ[FOLDER] = folder
+        yield
 
 
 def free_port(host: str, port: int, way_out: str) -> None:

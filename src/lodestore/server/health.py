@@ -8,7 +8,7 @@ from typing import Any
 from lodestore.errors import RequestError, nearest
 from lodestore.releases import Release
 from lodestore.server.endpoint import Answer, Call, as_json
-from lodestore.server.metrics import MEDIA
+from lodestore.server.metrics import MEDIA, as_text
 from lodestore.wire import from_rfc3339, rfc3339
 
 __all__ = ["healthz", "metrics", "readyz", "release"]
@@ -46,27 +46,12 @@ def _parts(call: Call) -> dict[str, dict[str, str]]:
 
 
 async def metrics(call: Call) -> Answer:
-    """GET /metrics: what this worker has done, for Prometheus."""
+    """GET /metrics: what all workers of this server have done, for Prometheus."""
     serving = call.serving
-    state = serving.snapshots.state()
-    gauges = {
-        "lodestore_release": call.live.release.generation if call.live else 0,
-        "lodestore_newest_release": state.newest,
-        "lodestore_snapshot_age_seconds": serving.age(),
-        "lodestore_keys_age_seconds": serving.access.age,
-        "lodestore_inflight_requests": serving.inflight,
-        "lodestore_search_cache_bytes": serving.found.bytes,
-        "lodestore_search_ready": serving.search_state()[0] == "ready",
-    }
-    gauges |= {
-        f"lodestore_waiting_{one.name}": one.waiting for one in (serving.searching, serving.reading, serving.writing)
-    }
-    vectors = serving.vectors
-    gauges |= {"lodestore_vector_hits": vectors.hits, "lodestore_vector_misses": vectors.misses}
-    gauges["lodestore_vector_coalesced"] = vectors.joined
-    ages = serving.features.ages()
-    gauges |= {f'lodestore_view_age_seconds{{view="{place}"}}': age for place, age in ages.items()}
-    return Answer(serving.metrics.text(gauges).encode(), MEDIA)
+    if not serving.board.shared:
+        note = serving.note()
+        return Answer(as_text(note.figures, note.gauges).encode(), MEDIA)
+    return Answer((await serving.reading.run(serving.figures_of_all)).encode(), MEDIA)
 
 
 async def release(call: Call) -> Answer:

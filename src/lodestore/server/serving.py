@@ -31,9 +31,10 @@ from lodestore.past import Past
 from lodestore.releases import Release
 from lodestore.retrieval import SearchResult
 from lodestore.server.access import Access
+from lodestore.server.board import Board, Note
 from lodestore.server.caches import ByteCache, SingleFlight
 from lodestore.server.lanes import Lane
-from lodestore.server.metrics import Metrics
+from lodestore.server.metrics import Figures, Metrics, Series, as_text
 from lodestore.server.options import ServerOptions
 from lodestore.server.served import ServedFeatures, ServedLive, ServedTemplates
 from lodestore.server.tracing import Tracing
@@ -91,6 +92,7 @@ class Serving:
         self._trouble = _FIRST
         self._opened = False
         self._ids, self._own = count(1), token_hex(5)
+        self.board = Board.of_environment(self._own)
         self._stopping = Event()
         self._wake = Event()
         self._threads: list[Thread] = []
@@ -299,6 +301,48 @@ class Serving:
         """The version of a table that searches look at, or an older one; None when it is not known."""
         return self._versions.get(table)
 
+    # -- figures
+
+    def note(self) -> Note:
+        """What this worker has done, and how it stands."""
+        state, live, vectors = self.snapshots.state(), self.live(), self.vectors
+        gauges = {
+            "lodestore_release": live.release.generation if live else 0,
+            "lodestore_newest_release": state.newest,
+            "lodestore_snapshot_age_seconds": self.age(),
+            "lodestore_keys_age_seconds": self.access.age,
+            "lodestore_inflight_requests": self.inflight,
+            "lodestore_search_cache_bytes": self.found.bytes,
+            "lodestore_search_ready": float(self.search_state()[0] == "ready"),
+            "lodestore_vector_hits": vectors.hits,
+            "lodestore_vector_misses": vectors.misses,
+            "lodestore_vector_coalesced": vectors.joined,
+        }
+        gauges |= {f"lodestore_waiting_{one.name}": one.waiting for one in (self.searching, self.reading, self.writing)}
+        series: dict[Series, float] = {(name, ()): float(value) for name, value in gauges.items()}
+        for place, age in self.features.ages().items():
+            series["lodestore_view_age_seconds", (("view", place),)] = age
+        return Note(self._own, self.metrics.figures(), series)
+
+    def figures_of_all(self) -> str:
+        """What all workers have done, those that died included, and how each that lives stands; for a thread."""
+        own = self._pinned_note()
+        notes = {one.worker: one for one in self.board.read()} | {own.worker: own}
+        gauges = {
+            (name, (*labels, ("worker", one.worker))): value
+            for one in notes.values()
+            for (name, labels), value in one.gauges.items()
+        }
+        return as_text(sum((one.figures for one in notes.values()), Figures()), gauges)
+
+    def _pinned_note(self) -> Note:
+        """What this worker tells of itself, on the board first: so no later answer, by whichever worker, counts less."""
+        try:
+            return self.board.pin(self.note)
+        except OSError as error:
+            _log.warning("the figures of this worker are not pinned, /metrics of others may count less: %s", error)
+            return self.note()
+
     # -- what keeps it current
 
     def _start(self) -> None:
@@ -311,6 +355,8 @@ class Serving:
         while not self._stopping.wait(self.options.tick):
             self.features.probe()
             self._try(self._tick)
+            if self.board.shared:
+                self._pinned_note()
 
     def _first(self) -> None:
         self.access.use(Keys(self.watching.logs).all())
