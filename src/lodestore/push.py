@@ -53,7 +53,9 @@ def push(
     stay harmless: pushing the same rows twice changes nothing. A vector comes as
     `{"version": "minilm@1", "vector": [...]}`; `versions` tells the registered ones.
     """
-    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | pa.Table):
+    if type(rows) is not list and (
+        isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | pa.Table)
+    ):
         message = f"{view.name}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}], or a table"
         raise RequestError(message)
     with undisturbed():
@@ -67,14 +69,15 @@ def _push(
     now: datetime,
     versions: Versions | None,
 ) -> Written:
-    if isinstance(rows, pa.Table) and not view.embeddings:
+    embeddings = bool(view.embeddings)
+    if isinstance(rows, pa.Table) and not embeddings:
         found = check_table(view, rows, now=now)
         _refuse_bad(view, found.problems, {})
         return _stored(view, *_columns(view, found.table), online)
     offered = rows.to_pylist() if isinstance(rows, pa.Table) else rows
-    given = [identified(view, one) for one in offered] if view.embeddings else list(offered)
+    given = [identified(view, one) for one in offered] if embeddings else list(offered)
     checked = check_values(view, given, now=now)
-    vectors, wrong = check_vectors(view, given, versions) if view.embeddings else ({}, {})
+    vectors, wrong = check_vectors(view, given, versions) if embeddings else ({}, {})
     _refuse_bad(view, checked.problems, wrong)
     keys, columns = _made(view, checked.columns)
     for feature, column in vectors.items():

@@ -14,11 +14,11 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -171,6 +171,37 @@ def _told(error: Exception, folder: Path, map_size: int) -> StoreError:
     )
 
 
+class _Transaction:
+    """One transaction, whose troubles are told in words. A class, for a generator costs more than a small read."""
+
+    __slots__ = ("_store", "_txn", "_write")
+
+    def __init__(self, store: LmdbOnlineStore, *, write: bool) -> None:
+        self._store = store
+        self._write = write
+
+    def __enter__(self) -> tuple[_Shared, lmdb.Transaction[bytes]]:
+        shared = self._store._here()  # noqa: SLF001 - the other half of one thing
+        try:
+            self._txn = shared.environment.begin(write=self._write).__enter__()
+        except lmdb.Error as error:
+            raise self._told(error) from error
+        return shared, self._txn
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._txn.__exit__(kind, error, trace)
+        except lmdb.Error as trouble:
+            raise self._told(trouble) from trouble
+        if isinstance(error, lmdb.Error):
+            raise self._told(error) from error
+
+    def _told(self, error: lmdb.Error) -> StoreError:
+        return _told(error, self._store._folder, self._store._map_size)  # noqa: SLF001
+
+
 class LmdbOnlineStore:
     """An OnlineStore in a folder of a local disk. Threads and processes may share it."""
 
@@ -198,14 +229,8 @@ class LmdbOnlineStore:
             shared = self._shared = _acquire(self._folder, sync=self._sync, map_size=self._map_size)
         return shared
 
-    @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[tuple[_Shared, lmdb.Transaction[bytes]]]:
-        shared = self._here()
-        try:
-            with shared.environment.begin(write=write) as txn:
-                yield shared, txn
-        except lmdb.Error as error:
-            raise _told(error, self._folder, self._map_size) from error
+    def _transaction(self, *, write: bool = False) -> _Transaction:
+        return _Transaction(self, write=write)
 
     # Rows
 
