@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lodestore import cli
@@ -122,6 +123,40 @@ def test_a_context_that_is_not_recorded_leaves_nothing_behind(project):
         row_of(project, made)
 
 
+def test_a_question_is_the_users_last_one_only_when_it_is_recorded(project):
+    read = ["user_activity:last_query_embedding", "user_activity:session_queries_count"]
+
+    def activity():
+        return [one[0] for one in project.store.online(read, {"user_id": ["ada"]}).columns.values()][1:]
+
+    project.store.context(QUESTION, user_id="ada", record=False)
+    project.contexts.flush()
+    assert (activity(), project.features.drain(), project.tables.count("contexts")) == ([None, None], 0, 0)
+
+    for n, question in enumerate([QUESTION, "who buys coffee?"], start=1):
+        project.store.context(question, user_id="ada")
+        vector, count = activity()
+        assert np.allclose(vector, project.live().embed([question])[0], atol=1e-6)
+        assert count == n
+
+
+def test_what_was_said_is_in_no_table_unless_a_setting_asks_for_it(project):
+    said = {"history": ["my salary is low", "noted"], "template": "qa_chat"}
+
+    def kept(store):
+        store.store.context(QUESTION, user_id="ada", **said)
+        store.contexts.flush()
+        store.features.drain()
+        names = [name for name in store.tables.names() if not name.startswith(("chunks__", "emb__", "documents"))]
+        rows = str([store.tables.read(name).to_pylist() for name in names])
+        return "salary" in rows, QUESTION in rows
+
+    assert kept(project) == (False, False)
+    with (project.settings.root / "lodestore.toml").open("a", encoding="utf-8") as out:
+        out.write("\n[context]\nlog_queries = true\n")
+    assert kept(open_project(project.settings.root)) == (True, True)
+
+
 def test_a_repeated_request_is_counted_and_logged_once(project):
     made = [project.store.context(QUESTION, user_id="ada", request_id="r1") for _ in range(3)]
     project.store.context(QUESTION, user_id="ada", request_id="r2")
@@ -202,6 +237,36 @@ def test_a_replay_with_another_question_says_which_parts_differ(project):
     differing = [one.name for one in again.parts if not one.same]
     assert {"query", "chunks", "prompt"} <= set(differing)
     assert not {"template", "instruction", "features"} & set(differing)
+
+
+class Told:
+    """A log of one context, whatever it says."""
+
+    def __init__(self, row):
+        self.row = row
+
+    def get(self, _):
+        return self.row
+
+
+SEALED = ("query", "variables", "history", "features", "instruction", "context")
+
+
+@pytest.mark.parametrize("part", [*SEALED, "template", "chunks", "prompt"])
+def test_a_replay_names_just_the_part_that_differs(project, part):
+    row = row_of(project, project.store.context(QUESTION, user_id="ben"))
+    changed = {
+        "template": {"template_hash": "another"},
+        "chunks": {"chunks": row.chunks[::-1]},
+        "prompt": {"prompt_seal": "another"},
+    }.get(part, {"seals": {**row.seals, part: "another"}})
+    project.__dict__["contexts"] = Told(replace(row, **changed))
+
+    found = replay(project, row.context_id, query=QUESTION)
+
+    assert not found.same
+    assert [one.name for one in found.parts if not one.same] == [part]
+    assert [one["part"] for one in found.to_json()["parts"] if not one["same"]] == [part]
 
 
 def test_a_replay_needs_no_question_where_the_log_keeps_it(project):

@@ -52,6 +52,8 @@ def test_earlier_turns_reach_the_prompt_by_every_way_in(project, url, capsys):
         httpx.post(f"{url}/v1/context", json={"query": QUESTION, **asked}).json(),
     ]
 
+    steps = {"features", "embedding", "retrieval", "diversity", "reading", "packing", "prompt", "counting", "total"}
+    assert all(set(one["timings_ms"]) == steps for one in raw)
     messages = [*(list(map(dict, one.messages)) for one in said), *(one["messages"] for one in raw)]
     assert messages == [messages[0]] * 5
     assert [one["role"] for one in messages[0]] == ["system", "user", "assistant", "user"]

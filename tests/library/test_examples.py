@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from examples import people, python_docs
+import pytest
+
+from examples import demo, people, python_docs
 from lodestore import golden
 from lodestore.chunking import Chunker, ChunkOptions
 from lodestore.models import EmbeddingModel, identify
+from lodestore.project import open_project
+from lodestore.standard import INSTRUCTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -41,3 +47,28 @@ def test_people_are_written_once_and_anew_when_they_have_expired(tmp_path: Path)
     rows = [json.loads(line) for line in (tmp_path / "users.jsonl").read_text().splitlines()]
     assert (first, second, later) == (True, False, True)
     assert {row["expertise_level"] for row in rows} == {"beginner", "intermediate", "expert"}
+
+
+def test_the_tour_ends_with_the_same_question_of_a_beginner_and_of_an_expert(
+    make_project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = open_project(make_project())
+    steps = project.pipeline
+    for step in (
+        steps.read_documents, steps.add_templates, steps.cut_chunks, steps.fill_maintained, steps.promote_first,
+    ):  # fmt: skip
+        step()
+    for view in steps.views():
+        steps.record(view)
+        steps.publish(view)
+
+    demo.answers(project)
+
+    _, ben, ada = re.split(r"^Context for ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert ben.startswith("ben, beginner (qa_basic 1.0.0, ")
+    assert ada.startswith("ada, expert (qa_basic 1.0.0, ")
+    assert f"  | {INSTRUCTIONS['beginner']}"[:90] in ben
+    assert f"  | {INSTRUCTIONS['expert']}"[:90] in ada
+    cited = [re.findall(r"^  (\[\d\] .*)$", one, flags=re.MULTILINE) for one in (ben, ada)]
+    assert len(cited[0]) == 4
+    assert cited[0] == cited[1]

@@ -78,3 +78,40 @@ def test_the_store_lists_and_renders_templates_as_the_client_does(folder):
     assert "Question: {context}" in made.text
     assert named.messages[0].role == "user"
     assert "code_generation 1.0.0" in [str(one) for one in project.store.templates()]
+
+
+def test_versions_are_listed_stored_made_live_split_and_taken_back(folder, tmp_path, capsys):
+    open_project(folder).pipeline.add_templates()
+    open_project(folder).pipeline.promote_first()
+    draft = tmp_path / "draft.md"
+    draft.write_text(DRAFT, encoding="utf-8")
+
+    def live():
+        rows = told(capsys, folder, "templates", "list")["templates"]
+        return {one["version"]: one["live"] for one in rows if one["template"] == "qa_basic"}
+
+    added = told(capsys, folder, "templates", "add", str(draft))
+    again = told(capsys, folder, "templates", "add", str(draft))
+    states = [live()]
+    for words in (("activate", "qa_basic", "1.0.0=0.9", "2.0.0=0.1"), ("activate", "qa_basic", "2.0.0")):
+        told(capsys, folder, "templates", *words)
+        states.append(live())
+    told(capsys, folder, "templates", "rollback", "qa_basic")
+
+    assert (added, again["new"], again["known"]) == ({"new": ["qa_basic 2.0.0"], "known": []}, [], ["qa_basic 2.0.0"])
+    assert states == [{"1.0.0": 1.0, "2.0.0": 0.0}, {"1.0.0": 0.9, "2.0.0": 0.1}, {"1.0.0": 0.0, "2.0.0": 1.0}]
+    assert live() == {"1.0.0": 0.9, "2.0.0": 0.1}
+
+
+def test_a_stored_version_that_changed_is_refused_and_the_next_one_named(folder, tmp_path, capsys):
+    draft = tmp_path / "draft.md"
+    draft.write_text(DRAFT, encoding="utf-8")
+    told(capsys, folder, "templates", "add", str(draft))
+    draft.write_text(DRAFT.replace("DRAFT", "OTHER"), encoding="utf-8")
+
+    said = told(capsys, folder, "templates", "add", str(draft), expect=2)
+    shown = told(capsys, folder, "templates", "show", "qa_basic", "--version", "2.0.0")
+
+    assert "qa_basic 2.0.0 is stored with another text; give the changed text version 2.0.1" in said
+    assert shown["text"].startswith("DRAFT")
+    assert shown["family"] == "gpt"
