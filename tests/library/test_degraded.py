@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -87,6 +90,64 @@ def test_when_valkey_goes_values_are_null_and_marked_and_come_back_with_it(tmp_p
     finally:
         if running.is_running:
             running.stop()
+
+
+def test_a_server_that_starts_while_valkey_is_away_searches_and_reads_features_once_it_is_there(tmp_path, monkeypatch):
+    running = ValkeyServer(data_dir=tmp_path)
+    running.start()
+    try:
+        monkeypatch.setenv("LODESTORE_ONLINE__URL", running.connection_url)
+        project = build(tmp_path / "project")
+        port = running.port
+        running.terminate()
+        with started(open_project(project.settings.root)) as http:
+            until(lambda: http.get("/readyz?part=search").status_code == 200, 60)
+
+            told = levels(http, "u1").json()
+            found = search(http, "when are refunds paid").json()
+
+            assert (told["statuses"][LEVEL], told["columns"][LEVEL]) == (["UNAVAILABLE"], [None])
+            assert told["degraded"] == ["features"]
+            assert found["hits"][0]["title"] == "Refunds"
+            assert http.get("/healthz").status_code == 200
+
+            running = ValkeyServer(port=port)
+            running.start()
+            pushed = {"order_id": 5, "total": 9, "event_timestamp": datetime.now(UTC).isoformat()}
+            until(lambda: http.post("/v1/push", json={"view": "orders", "rows": [pushed]}).status_code == 200, 20)
+            body = {"features": ["orders:total"], "entities": {"order_id": [5]}}
+            until(lambda: http.post("/v1/features", json=body).json()["columns"]["orders:total"] == ["9"], 20)
+    finally:
+        if running.is_running:
+            running.stop()
+
+
+def test_a_push_that_waits_for_the_disk_or_another_writer_holds_up_no_read(tmp_path):
+    """Another process holds the writer lock of LMDB: the push waits for it, in a thread, and reads go on."""
+    project = build(tmp_path)
+    folder = project.online._folder
+    code = "import lmdb, sys\nwith lmdb.open(sys.argv[1], max_dbs=16, map_size=1 << 36).begin(write=True):\n    print('held', flush=True); sys.stdin.read()"
+    with started(project) as http:
+        ready(http)
+        holder = subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert holder.stdout.readline() == "held\n"
+            row = {"order_id": 5, "total": 9, "event_timestamp": datetime.now(UTC).isoformat()}
+            with ThreadPoolExecutor(1) as pool:
+                push = pool.submit(http.post, "/v1/push", json={"view": "orders", "rows": [row]})
+                until(lambda: "lodestore_waiting_write 1" in http.get("/metrics").text)
+
+                answers = [levels(http, "u1", "u2").json()["columns"][LEVEL] for _ in range(50)]
+
+                assert answers == [[LEVELS[1], LEVELS[2]]] * 50
+                assert not push.done()
+                holder.communicate(input="", timeout=20)
+                assert push.result(20).json() == {"accepted": 1, "duplicates": 0, "late": 0}
+        finally:
+            holder.kill()
+            holder.wait(20)
 
 
 def test_when_the_system_of_record_goes_the_last_snapshot_answers_for_a_bounded_age_and_says_so(tmp_path):
