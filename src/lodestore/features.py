@@ -113,10 +113,13 @@ class OnlineAnswer:
     def event_timestamps(self) -> dict[str, list[datetime | None]]:
         """When each value became true, in UTC; features of one view share their list."""
         made: dict[int, list[datetime | None]] = {}
-        for column in self.event_micros.values():
-            if id(column) not in made:
-                made[id(column)] = [None if one is None else moment_of(one) for one in column]
-        return {name: made[id(column)] for name, column in self.event_micros.items()}
+        out = {}
+        for name, column in self.event_micros.items():
+            moments = made.get(id(column))
+            if moments is None:
+                moments = made[id(column)] = [None if one is None else moment_of(one) for one in column]
+            out[name] = moments
+        return out
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `online`, in JSON types: moments as RFC 3339, integers declared wide as text."""
