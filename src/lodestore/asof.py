@@ -128,6 +128,9 @@ def join(
     is there already, is looked through without DuckDB, several times faster, unless `limits` are given.
     Many views: join one after the other, each result is the next one's entities.
     """
+    if known_at not in _CHOICES:
+        message = f"known_at is {known_at!r}; give 'now', or 'row' for what was known at each row's time"
+        raise RequestError(message)
     plan = _Plan.of(entities, history.schema, keys, features, timestamp, arrival)
     asked = plan.asked(entities)
     lasting = _FOREVER if ttl is None else _ticks(ttl)
@@ -155,9 +158,6 @@ def _visible(asked: pa.Table, ttl: int, as_known_at: datetime | None) -> str:
 
 
 def _choice(known_at: KnownAt, schema: pa.Schema) -> str:
-    if known_at not in _CHOICES:
-        message = f"known_at is {known_at!r}; give 'now', or 'row' for what was known at each row's time"
-        raise RequestError(message)
     # what is known from its event time on needs no second condition, and the first way is faster
     return _CHOICES[known_at] if CREATED in schema.names else _CHOSEN
 
@@ -209,8 +209,9 @@ class _Plan:
 
     def looked_up(self, asked: pa.Table, history: pa.Table, ttl: int, as_known_at: datetime | None) -> pa.Table | None:
         """Find the same in memory; None where that cannot be done."""
-        wide = [pa.types.is_uint64(_plain(history.schema.field(key).type)) for key in self.keys]
-        if any(wide):
+        sides = [history.schema.field(key).type for key in self.keys]
+        sides += [asked.schema.field(f"k{place}").type for place in range(len(self.keys))]
+        if not all(_is_plain_key(_plain(one)) for one in sides):
             return None
         event = _in_micros(history.column(self.timestamp), f"history: {self.timestamp}").cast(pa.int64())
         created = event
@@ -261,6 +262,12 @@ def _arrival_column(schema: pa.Schema, arrival: str | None) -> str | None:
         message = f"history: {arrival} is {kind}; arrival is a whole number that grows, or pass arrival=None"
         raise RequestError(message)
     return arrival
+
+
+def _is_plain_key(kind: pa.DataType) -> bool:
+    """Text, or whole numbers that 64 bits with a sign hold; DuckDB knows how to compare the others."""
+    whole = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
+    return bool(whole or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _comparable(column: pa.ChunkedArray, text: bool) -> pa.ChunkedArray:
@@ -385,6 +392,9 @@ def _ticks(ttl: timedelta) -> int:
 def _since_epoch(moment: object) -> int:
     if not isinstance(moment, datetime):
         message = f"as_known_at {moment!r} is {type(moment).__name__}; give a datetime with a time zone"
+        raise RequestError(message)
+    if moment != moment:  # noqa: PLR0124 - NaT, which is a datetime that is no moment
+        message = "as_known_at is NaT; give a datetime with a time zone"
         raise RequestError(message)
     if moment.utcoffset() is None:
         message = f"as_known_at {moment.isoformat()} has no time zone; add one, such as {moment.isoformat()}+00:00"

@@ -38,6 +38,8 @@ def json_texts(values: list[Any]) -> list[bytes]:
     >>> json_texts([1.5, None, float("nan")])
     [b'1.5', b'null', b'null']
     """
+    if not values:
+        return []
     if isinstance(_first(values), str):
         pieces = _cut([one or "" for one in values])
         if None in values:
@@ -52,9 +54,9 @@ def _first(values: Sequence[Any]) -> Any:  # noqa: ANN401 - any value
 
 
 def _cut(texts: list[str]) -> list[bytes]:
-    """Each text in its quotes; too many pieces where a text looks like the end of one and the start of the next."""
-    # JSON has no line ends of its own in a list, and those of texts are written as escapes.
-    return orjson.dumps(texts)[1:-1].replace(b'","', b'"\n"').split(b"\n")
+    """Each text in its quotes."""
+    # Written a line each: line ends within texts are escapes, so that no text can look like a boundary.
+    return orjson.dumps(texts, option=orjson.OPT_INDENT_2)[4:-2].split(b",\n  ")
 
 
 def json_objects(columns: Mapping[str, list[bytes]], *, before: bytes = b"{", after: bytes = b"}") -> list[bytes]:

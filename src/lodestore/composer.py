@@ -127,15 +127,16 @@ class Composer:
     def _refs(self, features: Features) -> list[str]:
         """What of the catalog is about a user and needs nothing but the question; worked out once for a catalog."""
         catalog = features.catalog
-        if self._about_user is None or self._about_user[0] is not catalog:
+        known = self._about_user
+        if known is None or known[0] is not catalog:
             check_filters(self.options.filters, features)
             wanted = [*_USER_FEATURES, *self.options.filters.values()]
             if self.options.service is not None:
                 wanted += [str(one) for one in catalog.service(self.options.service).features]
             made = [f"{name}:{one}" for name, view in catalog.on_demand.items() for one in view.features]
             refs = list(dict.fromkeys(one for one in (*wanted, *made) if _is_of_user(features, one)))
-            self._about_user = catalog, refs
-        return self._about_user[1]
+            known = self._about_user = catalog, refs
+        return known[1]
 
     def compose(
         self,

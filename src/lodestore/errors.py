@@ -23,6 +23,7 @@ LodestoreError
 |-- StoreError(RuntimeError)             the store itself
 |   |-- StoreBusyError(TimeoutError)     another process holds the writer lock
 |   |-- StoreWriteError(OSError)         full, read-only or broken disk
+|   |-- DamagedRowError                  a stored row that cannot be read
 |   `-- SchemaVersionError               written by another version of Lodestore
 `-- UnavailableError(ConnectionError)    a part that is down
 
@@ -40,6 +41,7 @@ __all__ = [
     "BadVectorError",
     "BudgetError",
     "ConflictError",
+    "DamagedRowError",
     "DeclarationError",
     "DimensionError",
     "EndpointError",
@@ -345,6 +347,12 @@ class StoreWriteError(StoreError, OSError):
     """The disk is full, read-only or broken."""
 
     code = "store-write"
+
+
+class DamagedRowError(StoreError):
+    """A stored row cannot be read; the store answers, and other rows can."""
+
+    code = "damaged-row"
 
 
 class SchemaVersionError(StoreError):

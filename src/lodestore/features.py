@@ -477,7 +477,7 @@ class Features:
     def ages(self) -> dict[str, float]:
         """For each namespace that was read: seconds since its newest event, as far as it was looked up."""
         now = _micros(self._clock())
-        return {place: (now - event) / 1_000_000 for place, (_, event) in sorted(self._newest.items())}
+        return {place: (now - event) / 1_000_000 for place, (_, event) in sorted(self._newest.copy().items())}
 
     def _read(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
         stored = self._online.read(group.namespace, _keys(group.view, entities))

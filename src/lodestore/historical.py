@@ -69,8 +69,16 @@ def _table_of(entities: Any) -> pa.Table:  # noqa: ANN401 - whatever was given
 
 def _beside(frame: pd.DataFrame, joined: pa.Table) -> pd.DataFrame:
     """The frame with its index and its columns as they are, and the new ones beside them, row by row."""
-    new = {name: joined[name].to_pandas().array for name in joined.column_names[len(frame.columns) :]}
+    new = {name: _column(joined[name]) for name in joined.column_names[len(frame.columns) :]}
     return frame.assign(**new)
+
+
+def _column(column: pa.ChunkedArray) -> Any:  # noqa: ANN401 - an extension array of pandas
+    """The column for a data frame; whole numbers stay whole where some are null, for a float would lose their last digits."""
+    import pandas as pd
+
+    whole = column.null_count and pa.types.is_integer(column.type)
+    return column.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get if whole else None).array
 
 
 def _historical(

@@ -39,6 +39,8 @@ def places(keys: Sequence[pa.ChunkedArray], times: Numbers, told: Told, *, ttl: 
     `known_by` are in microseconds.
     """
     asked, groups = _codes(keys, keys)
+    if groups >= _WIDEST:
+        return None
     codes, _ = _codes(told.keys, keys)
     if not len(times) or not groups:
         return pa.nulls(len(times), pa.int64())
@@ -81,6 +83,8 @@ def _codes(columns: Sequence[pa.ChunkedArray], among: Sequence[pa.ChunkedArray])
     """A number for each row's key, the same for the same key, -1 where none of the keys `among` is it; and how many there may be."""
     codes, groups = np.zeros(len(columns[0]), dtype=np.int64), 1
     for column, known in zip(columns, among, strict=True):
+        if groups >= _WIDEST:
+            break  # the numbers no longer fit
         values = pc.unique(known).drop_null()
         part = _filled(pc.index_in(column, value_set=values).cast(pa.int64()), -1)
         codes = np.where((codes < 0) | (part < 0), -1, codes * len(values) + part)

@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore.bulk import json_objects, json_texts
-from lodestore.errors import BadVectorError, RequestError, SchemaVersionError, StoreError
+from lodestore.errors import BadVectorError, DamagedRowError, RequestError, SchemaVersionError, StoreError
 from lodestore.spec import Feature, Kind
 
 __all__ = [
@@ -380,7 +380,7 @@ def _header(stored: bytes) -> tuple[int, int, int, int]:
         schema, event, created, id_length, key_length = _HEADER.unpack_from(stored)
     except struct.error as error:
         message = f"stored row of {len(stored)} bytes is cut; the online store is damaged, rebuild it"
-        raise StoreError(message) from error
+        raise DamagedRowError(message) from error
     if schema != _SCHEMA:
         message = f"stored row of schema {schema}, this version reads {_SCHEMA}; rebuild the online store"
         raise SchemaVersionError(message)
@@ -559,7 +559,7 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
             return _decode_extended(payload)
     except (ValueError, IndexError, struct.error) as error:
         message = f"stored values of {len(payload)} bytes cannot be read ({error}); rebuild the online store"
-        raise StoreError(message) from error
+        raise DamagedRowError(message) from error
     message = f"stored values of schema {payload[0]}, this version reads 1 and 2; rebuild the online store"
     raise SchemaVersionError(message)
 

@@ -132,9 +132,12 @@ def of_gate(project: Project, version: EmbeddingVersion) -> dict[str, Any] | Non
     if not limit:
         return None
     try:
-        return preview_version(project, version, limit=limit).to_json()
+        told = preview_version(project, version, limit=limit).to_json()
     except LodestoreError as error:
         return {"note": str(error)}
+    # The report is kept for good: it names contexts, which can be erased, and no users.
+    changed = [{name: value for name, value in one.items() if name != "user_id"} for one in told["changed"]]
+    return {**told, "changed": changed}
 
 
 def _questions(project: Project, limit: int) -> tuple[Literal["logged", "golden"], list[Asked]]:
@@ -149,6 +152,12 @@ def _questions(project: Project, limit: int) -> tuple[Literal["logged", "golden"
         message = (
             "there is no question to replay: set log_queries = true in [context] to keep those that are asked, "
             "or declare golden queries in [golden]"
+        )
+        raise RequestError(message)
+    if project.settings.context.filters:
+        message = (
+            "golden questions have no user, and [context] filters look at what is known of one: nothing would be found; "
+            "set log_queries = true in [context] to replay questions of users"
         )
         raise RequestError(message)
     chosen = golden.queries[:limit]

@@ -10,6 +10,7 @@ from lodestore.composer import Request, User
 from lodestore.contexts import LoggedContext, seal
 from lodestore.errors import RequestError, RetentionError
 from lodestore.past import PastTables
+from lodestore.prompts import RESERVED
 
 if TYPE_CHECKING:
     from lodestore.context import Context
@@ -95,11 +96,13 @@ def request_of(
         )
         raise RequestError(message)
     said = logged.request
+    # Contexts of earlier versions were asked for with variables that Lodestore fills in, and that went nowhere.
+    kept = {name: value for name, value in (said.get("variables") or {}).items() if name not in RESERVED}
     return Request(
         asked,
         logged.user_id,
         said["template"],
-        variables or said.get("variables") or {},
+        variables or kept,
         history or said.get("history"),
         said["filter"],
         said["k"],

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -275,6 +277,45 @@ def test_integer_keys_of_any_width_match(kind):
     assert levels(join(entities, history, **USER)) == [None, "two", None]
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.binary(), [b"1", b"01", b"a"]),
+        (pa.binary(4), [b"0001", b"1000", b"aaaa"]),
+        (pa.float64(), [1.0, 1.5, -2.5]),
+        (pa.decimal128(9, 2), [Decimal("1.00"), Decimal("1.50"), Decimal("-2.50")]),
+        (pa.date32(), [date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)]),
+        (pa.uint64(), [1, 2**63, 2**64 - 1]),
+        (pa.bool_(), [True, False, None]),
+    ],
+)
+def test_keys_of_every_type_match_themselves_alone_in_memory_too(kind, values):
+    entities = asked(*((one, 5) for one in values), key_type=kind)
+    history = told(*((one, 1, 1, f"level {place}") for place, one in enumerate(values[1:])), key_type=kind)
+
+    found = levels(join(entities, history, **USER))
+
+    assert found == levels(join(entities, history, limits=Limits(threads=1), **USER))
+    assert found == [None, "level 0", "level 1" if values[2] is not None else None]
+
+
+def test_an_unsigned_key_beyond_64_bits_with_a_sign_is_in_no_signed_history():
+    entities = asked((2**63, 5), (7, 5), key_type=pa.uint64())
+
+    assert levels(join(entities, told((7, 1, 1, "x"), key_type=pa.int64()), **USER)) == [None, "x"]
+
+
+def test_keys_of_so_many_columns_that_their_numbers_do_not_fit_are_found_all_the_same():
+    names = [f"k{place}" for place in range(7)]
+    many = {name: pa.array(range(600)) for name in names}
+    entities = pa.table(many | {"event_timestamp": moments([5] * 600)})
+    history = pa.table({name: pa.array([599]) for name in names} | {"event_timestamp": moments([1]), "level": ["x"]})
+
+    found = levels(join(entities, history, keys=names, features=USER["features"]))
+
+    assert found == [None] * 599 + ["x"]
+
+
 def test_encoded_and_plain_text_keys_match():
     entities = asked(("a", 5), ("b", 5), key_type=pa.dictionary(pa.int8(), pa.string()))
 
@@ -421,6 +462,16 @@ def test_naive_history_times_are_refused_with_a_hint():
 def test_a_naive_as_known_at_is_refused():
     with pytest.raises(RequestError, match="as_known_at 2026-03-01T00:00:00 has no time zone"):
         join(asked(("a", 1)), told(("a", 1, 1, "x")), as_known_at=START.replace(tzinfo=None), **USER)
+
+
+def test_no_time_is_no_moment_to_have_known_by():
+    with pytest.raises(RequestError, match="as_known_at is NaT"):
+        join(asked(("a", 1)), told(("a", 1, 1, "x")), as_known_at=pd.NaT, **USER)
+
+
+def test_a_way_of_knowing_that_does_not_exist_is_refused_by_a_history_without_created_timestamps_too():
+    with pytest.raises(RequestError, match="known_at is 'bogus'"):
+        join(asked(("a", 1)), told(("a", 1, 1, "x")).drop_columns(["created_timestamp"]), known_at="bogus", **USER)
 
 
 def test_texts_are_no_times():

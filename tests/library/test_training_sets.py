@@ -37,6 +37,7 @@ from lodestore.spec import (
     timestamp,
 )
 from lodestore.standard import personalized, user_profile
+from lodestore.tables import view_table
 from lodestore.testing import FrozenClock, MemoryOnlineStore, MemoryStore, assert_no_leak
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -172,6 +173,21 @@ def test_a_data_frame_comes_back_as_one_with_its_index_and_its_columns() -> None
     assert found.index.tolist() == [7, 7]
     assert [one if isinstance(one, str) else None for one in found["taste:level"]] == [None, "low"]
     assert "taste:level" not in frame.columns
+
+
+def test_whole_numbers_of_a_data_frame_keep_their_last_digit_where_some_are_unknown() -> None:
+    house, purse = House(), FeatureView("purse", entity=user, features={"cents": integer(wide=True)})
+    table = checked_rows(
+        purse, [{"user_id": "a", "event_timestamp": NOON - HOUR, "cents": 2**60 + 1}], now=house.clock()
+    )
+    house.offline.ensure(view_table(purse), table.schema, key="event_id")
+    house.offline.append(view_table(purse), table)
+    frame = asked("b", "a", label=[1, 2]).to_pandas()
+
+    found = historical(frame, ["purse:cents"], catalog=catalog_of([purse]), offline=house.offline)
+
+    assert found["purse:cents"].isna().tolist() == [True, False]
+    assert int(found["purse:cents"][1]) == 2**60 + 1
 
 
 @pytest.mark.parametrize(

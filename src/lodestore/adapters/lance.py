@@ -494,6 +494,7 @@ class LanceStore:
             telling=telling,
             probes=PROBES,
             refine=REFINE,
+            ef=ef,
             text_columns=TEXT_COLUMNS,
         )
 

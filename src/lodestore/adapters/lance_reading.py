@@ -31,6 +31,7 @@ class LanceReading:
         telling: Callable[[], AbstractContextManager[None]],
         probes: int,
         refine: int,
+        ef: Callable[[int], int],
         text_columns: Sequence[str],
     ) -> None:
         self._dataset = dataset
@@ -38,6 +39,7 @@ class LanceReading:
         self._telling = telling
         self._probes = probes
         self._refine = refine
+        self._ef = ef
         self._text_columns = list(text_columns)
 
     @property
@@ -61,10 +63,14 @@ class LanceReading:
 
     def _near(self, vector: np.ndarray, k: int, where: str | None, *, exact: bool) -> pa.Table:
         asked: dict[str, Any] = {"column": "vector", "q": pa.array(vector, pa.float32()), "k": k, "metric": "cosine"}
-        how = {"use_index": False} if exact else {"refine_factor": self._refine, "nprobes": self._probes}
+        how = {"use_index": False} if exact else self._wide(k)
         return self._dataset.scanner(
             columns=["_rowid", "_distance"], nearest=asked | how, filter=where, prefilter=True
         ).to_table()
+
+    def _wide(self, k: int) -> dict[str, int]:
+        """How far an index is searched for k rows: as far as the store's own search goes."""
+        return {"refine_factor": self._refine, "nprobes": self._probes, "ef": self._ef(k)}
 
     def matching(self, query: str, k: int, *, where: str | None = None) -> Spots:
         """Where the k best rows by BM25 are, best first: a row is as good as the better of its columns.

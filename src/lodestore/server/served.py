@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from lodestore.errors import ModelError, StoreError, UnavailableError
+from lodestore.errors import DamagedRowError, ModelError, SchemaVersionError, StoreError, UnavailableError
 from lodestore.features import Features, OnlineAnswer
 from lodestore.grouping import Extras
 from lodestore.live import Live
@@ -66,6 +66,8 @@ class ServedFeatures(Features):
         if not self.down:
             try:
                 found = super().online(refs, entities, inputs=inputs, release=release)
+            except (DamagedRowError, SchemaVersionError):
+                raise  # the store answers: it is this row, and no other, that cannot be read
             except (StoreError, UnavailableError) as error:
                 self._failed(error)
             else:
@@ -138,15 +140,16 @@ class ServedLive(Live):
         extras: Extras = _PLAIN,
     ) -> SearchResult:
         """The k best chunks."""
-        look = partial(super().find, query, k=k, where=where, feature=feature, extras=extras)
+        look = partial(super().find, query, k=k, where=where, feature=feature)
         try:
-            return look(mode=mode)
+            return look(mode=mode, extras=extras)
         except (ModelError, StoreError) as error:
             if mode != "hybrid":
                 raise
             lost, left = ("model", "text") if isinstance(error, ModelError) else ("text", "vector")
             _log.warning("searching by %s alone: %s", left, error)
-            found = look(mode=cast("Mode", left))
+            # Titles join a hybrid search alone.
+            found = look(mode=cast("Mode", left), extras=replace(extras, titles=None))
             return replace(found, degraded=(*found.degraded, lost))
 
 

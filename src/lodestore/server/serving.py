@@ -92,6 +92,7 @@ class Serving:
         self._trouble = _FIRST
         self._opened = False
         self._ids, self._own = count(1), token_hex(5)
+        self._unpinned = False
         self.board = Board.of_environment(self._own)
         self._stopping = Event()
         self._wake = Event()
@@ -339,8 +340,10 @@ class Serving:
         """What this worker tells of itself, on the board first: so no later answer, by whichever worker, counts less."""
         try:
             return self.board.pin(self.note)
-        except OSError as error:
-            _log.warning("the figures of this worker are not pinned, /metrics of others may count less: %s", error)
+        except Exception as error:  # noqa: BLE001 - figures never end the thread that reads keys and tables anew
+            if not self._unpinned:  # told once, not every half second
+                _log.warning("the figures of this worker are not pinned, /metrics of others may count less: %s", error)
+            self._unpinned = True
             return self.note()
 
     # -- what keeps it current

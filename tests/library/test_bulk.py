@@ -1,0 +1,89 @@
+"""Columns as JSON, written whole and cut apart: byte by byte what value by value gives."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lodestore.bulk import json_objects, json_texts
+from lodestore.online import decode_payload, encode_columns, encode_payload, encode_rows
+from lodestore.rows import check_rows, check_table
+from lodestore.spec import Entity, FeatureView, number, text
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+# Texts of the characters that JSON writes between and around texts, and of their escapes.
+odd = st.text(alphabet=',"\\\n\r\t []{}:%na\u2028é', max_size=8) | st.text()
+view = FeatureView("profile", entity=Entity("user", key="user_id"), features={"note": text(), "size": number()})
+
+
+@given(st.lists(st.none() | odd))
+@example([",", "b"])
+@example(['b",', "a"])
+@example(['he said "hi",', None, ",", '","', "\n"])
+@example([])
+def test_a_column_of_texts_is_what_each_text_is_by_itself(values):
+    assert json_texts(values) == [orjson.dumps(one) for one in values]
+
+
+@given(
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1))
+    | st.lists(st.none() | st.floats())
+    | st.lists(st.none() | st.booleans())
+)
+def test_a_column_of_numbers_is_what_each_number_is_by_itself(values):
+    assert json_texts(values) == [orjson.dumps(one) for one in values]
+
+
+@given(st.lists(st.tuples(st.none() | odd, st.none() | st.integers(0, 9)), max_size=9), odd, odd)
+def test_a_row_of_columns_is_its_object(rows, name, other):
+    columns = {name: [one for one, _ in rows], other + "!": [one for _, one in rows]}
+
+    made = json_objects({label: json_texts(column) for label, column in columns.items()})
+
+    assert made == [orjson.dumps({name: one, other + "!": two}) for one, two in rows]
+
+
+@settings(deadline=None)  # the first rows of all import what reads them
+@given(st.lists(st.tuples(st.none() | odd, st.none() | st.floats(-9, 9)), min_size=1, max_size=9))
+def test_stored_values_are_those_of_single_rows(rows):
+    columns = {"note": [one for one, _ in rows], "size": [one for _, one in rows]}
+    table = pa.table({"note": pa.array(columns["note"], pa.string()), "size": pa.array(columns["size"], pa.float64())})
+    features = list(view.features.values())
+
+    alone = [decode_payload(encode_payload({"note": one, "size": two})) for one, two in rows]
+
+    assert [decode_payload(one) for one in encode_columns(table, features)] == alone
+    assert [decode_payload(one) for one in encode_rows(columns, features, rows=len(rows))] == alone
+
+
+@settings(deadline=None)  # the first rows of all import what reads them
+@given(st.lists(st.tuples(st.none() | odd, st.none() | st.floats(-9, 9)), min_size=1, max_size=9))
+def test_event_ids_of_a_table_are_those_of_its_rows(rows):
+    then = NOW - timedelta(hours=1)
+    given_rows = [
+        {"user_id": f"u{at}", "event_timestamp": then, "note": note, "size": size}
+        for at, (note, size) in enumerate(rows)
+    ]
+    kinds = [
+        ("user_id", pa.string()),
+        ("event_timestamp", pa.timestamp("us", tz="UTC")),
+        ("note", pa.string()),
+        ("size", pa.float64()),
+    ]
+
+    by_row = check_rows(view, given_rows, now=NOW)
+    by_table = check_table(view, pa.Table.from_pylist(given_rows, schema=pa.schema(kinds)), now=NOW)
+
+    assert not by_row.problems
+    assert by_table.table["event_id"].to_pylist() == by_row.table["event_id"].to_pylist()
+    assert by_table.table["note"].to_pylist() == [one for one, _ in rows]
+
+
+@pytest.mark.parametrize("columns", [{}, {"a": []}])
+def test_no_rows_are_no_objects(columns):
+    assert json_objects(columns) == []
