@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -135,6 +135,10 @@ class OnlineAnswer:
     def _column(self, name: str) -> object:
         column = self.columns[name]
         return [None if one is None else str(one) for one in column] if name in self.wide else jsonable(column)
+
+
+Reader: TypeAlias = Callable[[str, Sequence[Key]], list[OnlineRow | None]]
+"""Reads rows of a namespace, one answer for each key in order, as an online store does."""
 
 
 class Features:
@@ -409,8 +413,13 @@ class Features:
         *,
         inputs: Mapping[str, Sequence[Any]] | None = None,
         release: int = 0,
+        reader: Reader | None = None,
     ) -> OnlineAnswer:
-        """The features of these entities, row by row as asked; duplicates keep their places."""
+        """The features of these entities, row by row as asked; duplicates keep their places.
+
+        `reader` reads in place of the online store: one that has just read what many ask for (`wanted`).
+        """
+        read_rows = reader or self._online.read
         plan = self._plan(_hashable(refs), release)
         if type(entities) is not dict:
             _check_mapping("entities", entities, '{"user_id": ["u1"]}')
@@ -423,12 +432,12 @@ class Features:
         self._reads += 1
         sampled = self._skew_every and rows and plan.groups and self._reads % self._skew_every == 0
         if plan.simple and not sampled and not given and asked.keys() <= plan.known_keys:
-            return self._of_one_view(plan, asked, now, release)
+            return self._of_one_view(plan, asked, now, release, read_rows)
         read = _Read({}, {}, {})
         for group in plan.groups:
-            self._read(group, asked, now, read)
+            self._read(group, asked, now, read, read_rows)
         for vector in plan.vectors:
-            self._read_vectors(vector, asked, now, read)
+            self._read_vectors(vector, asked, now, read, read_rows)
         if sampled:
             self._sample(plan.groups[self._reads // self._skew_every % len(plan.groups)], asked, now, read)
         for view in plan.on_demand:
@@ -444,10 +453,21 @@ class Features:
             wide=plan.wide,
         )
 
-    def _of_one_view(self, plan: _Plan, asked: Mapping[str, Sequence[Any]], now: int, release: int) -> OnlineAnswer:
+    def wanted(
+        self, refs: Sequence[str | FeatureRef], entities: Mapping[str, Sequence[str | int]], *, release: int = 0
+    ) -> dict[str, list[Key]]:
+        """The keys, by namespace, that `online` reads for these references and entities."""
+        plan = self._plan(_hashable(refs), release)
+        asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
+        keys = {group.namespace: _keys(group.view, asked) for group in plan.groups}
+        return keys | {one.namespace: _keys(one.view, asked) for one in plan.vectors if one.namespace is not None}
+
+    def _of_one_view(
+        self, plan: _Plan, asked: Mapping[str, Sequence[Any]], now: int, release: int, read_rows: Reader
+    ) -> OnlineAnswer:
         """The usual case, without the detour by which values of several views find together."""
         group = plan.groups[0]
-        stored = self._online.read(group.namespace, _keys(group.view, asked))
+        stored = read_rows(group.namespace, _keys(group.view, asked))
         found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
         columns: dict[str, Any] = {**asked}
         statuses, micros = {}, {}
@@ -479,8 +499,10 @@ class Features:
         now = _micros(self._clock())
         return {place: (now - event) / 1_000_000 for place, (_, event) in sorted(self._newest.copy().items())}
 
-    def _read(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
-        stored = self._online.read(group.namespace, _keys(group.view, entities))
+    def _read(
+        self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read, read_rows: Reader
+    ) -> None:
+        stored = read_rows(group.namespace, _keys(group.view, entities))
         found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
         for name, key in group.outputs:
             out.columns[key] = found.columns[name]
@@ -493,12 +515,14 @@ class Features:
         values = {name: read.columns[f"{group.namespace}:{name}"][0] for name in group.features}
         skew.note(self._online, group.view, key, values, micros=now)
 
-    def _read_vectors(self, group: _Vectors, entities: Mapping[str, Sequence[Any]], now: int, out: _Read) -> None:
+    def _read_vectors(
+        self, group: _Vectors, entities: Mapping[str, Sequence[Any]], now: int, out: _Read, read_rows: Reader
+    ) -> None:
         """The vectors of the live version; where only another one made any, the status says so and nothing comes."""
         keys, name = _keys(group.view, entities), group.feature
         stored: list[OnlineRow | None] = [None] * len(keys)
         if group.namespace is not None:
-            stored = self._online.read(group.namespace, keys)
+            stored = read_rows(group.namespace, keys)
         found = columns_of(stored, (name,), ttl=group.view.ttl, now_micros=now)
         statuses = found.statuses[name]
         missing = [at for at, status in enumerate(statuses) if status is Status.NOT_FOUND]

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 
 from lodestore.errors import RequestError
-from lodestore.features import OnlineAnswer
+from lodestore.features import OnlineAnswer, Reader
 from lodestore.live import Live
 from lodestore.online import Written
 from lodestore.server.body import a_list, a_text, a_whole, an_object, parsed
@@ -43,6 +43,12 @@ async def read_features(call: Call) -> Answer:
         raise RequestError(message)
     if call.serving.on_loop and cells <= call.serving.options.rows_on_loop and not inputs:
         return _read(call, live, refs, entities, None)
+    gathering, generation = call.serving.gathering, live.release.generation
+    if gathering is not None and cells <= call.serving.options.rows_on_loop:
+        return await gathering.run(
+            lambda: call.serving.features.wanted(refs, entities, release=generation),
+            lambda reader: _read(call, live, refs, entities, inputs, reader),
+        )
     return await call.serving.reading.run(lambda: _read(call, live, refs, entities, inputs))
 
 
@@ -78,11 +84,16 @@ def _columns(entities: Mapping[str, Any], call: Call) -> dict[str, list[Any]]:
 
 
 def _read(
-    call: Call, live: Live, refs: Sequence[str], entities: Mapping[str, Any], inputs: Mapping[str, Any] | None
+    call: Call,
+    live: Live,
+    refs: Sequence[str],
+    entities: Mapping[str, Any],
+    inputs: Mapping[str, Any] | None,
+    reader: Reader | None = None,
 ) -> Answer:
     serving = call.serving
     _check_tenant(call, refs)
-    found = serving.features.online(refs, entities, inputs=inputs, release=live.release.generation)
+    found = serving.features.online(refs, entities, inputs=inputs, release=live.release.generation, reader=reader)
     call.view = refs[0].partition(":")[0].partition("@")[0]
     degraded = [*serving.stale(), *(["features"] if serving.features.down else [])]
     call.marks = (*degraded, *(("stale",) if found.stale else ()))

@@ -27,15 +27,19 @@ class Lane:
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """What `work` gives, made in a thread; a full lane is a 503 that says when to come back."""
-        if self.waiting >= self._most:
-            self._metrics.add("lodestore_shed_total", lane=self.name)
-            message = f"{self.waiting} requests wait for {self.name}; try again in a second"
-            raise HttpError(503, "overloaded", message, retry_after="1")
+        self.check(self.waiting)
         self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self.waiting -= 1
+
+    def check(self, waiting: int) -> None:
+        """So many may wait, and one more; otherwise a 503."""
+        if waiting >= self._most:
+            self._metrics.add("lodestore_shed_total", lane=self.name)
+            message = f"{waiting} requests wait for {self.name}; try again in a second"
+            raise HttpError(503, "overloaded", message, retry_after="1")
 
     def close(self) -> None:
         """What runs is finished; what waits is not begun."""

@@ -33,6 +33,7 @@ from lodestore.retrieval import SearchResult
 from lodestore.server.access import Access
 from lodestore.server.board import Board, Note
 from lodestore.server.caches import ByteCache, SingleFlight
+from lodestore.server.gathering import Gathering
 from lodestore.server.lanes import Lane
 from lodestore.server.metrics import Figures, Metrics, Series, as_text
 from lodestore.server.options import ServerOptions
@@ -111,6 +112,8 @@ class Serving:
             catalog, offline, online, logs, project.clock, locks=project.locks, journal_limit=limit
         )
         self.on_loop = project.settings.online.url == "lmdb"
+        # A store on a server is asked once for what many requests want.
+        self.gathering = None if self.on_loop else Gathering(online, self.reading, self.metrics)
         self._recall(offline)
         for name, work in (("start", self._start), ("models", self._load_models)):
             thread = Thread(target=work, name=f"lodestore-{name}", daemon=True)
