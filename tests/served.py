@@ -126,7 +126,8 @@ def started(project: Project, options: ServerOptions | None = None) -> TestClien
 def client_of(project: Project) -> Iterator[Client]:
     """The client of the library before the server in this process."""
     with started(project) as http:
-        until(lambda: http.get("/v1/views").status_code == httpx.codes.OK)  # once the keys have been read
+        # Once keys and release have been read: from then on the system of record may go away.
+        until(lambda: http.get("/readyz?part=features").status_code == httpx.codes.OK, 30)
 
         def handled(request: httpx.Request) -> httpx.Response:
             path = request.url.raw_path.decode()
