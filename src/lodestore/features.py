@@ -36,6 +36,7 @@ from lodestore.online import (
     decode_payload,
     encode_columns,
     encode_payload,
+    micros_of,
     moment_of,
 )
 from lodestore.ports import Clock, OfflineStore
@@ -230,14 +231,14 @@ class Features:
             total = _sum(total, step)
             self._note_rejects(source.name, {str(file.path): rejects[str(file.path)]})
             if readable:
-                self._set_mark(mark, state if step.due is None else f"{state} {_micros(step.due)}")
+                self._set_mark(mark, state if step.due is None else f"{state} {micros_of(step.due)}")
         self._forget_rejects(source.name, {str(file.path) for file in found})
         return total
 
     def _is_read(self, mark: str, state: str) -> bool:
         """Whether the file was read in this state, and no row of it waited for a time that has come."""
         known, _, due = (self._mark(mark) or "").partition(" ")
-        return known == state and (not due or _micros(self._clock()) < int(due))
+        return known == state and (not due or micros_of(self._clock()) < int(due))
 
     def _record_file(
         self, view: FeatureView, source: events.EventSource, path: Path, rejects: dict[int, str]
@@ -343,7 +344,7 @@ class Features:
             return 0, 0
         where, until, rows = news
         done = self._publish(view, where)
-        self._online.set_meta(mark, f"{_micros(until)} {rows}".encode())
+        self._online.set_meta(mark, f"{micros_of(until)} {rows}".encode())
         return done
 
     def _published(self, view: FeatureView, mark: str) -> tuple[datetime, int] | None:
@@ -428,7 +429,7 @@ class Features:
         asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
         given = {name: _listed(f"inputs.{name}", values) for name, values in inputs.items()} if inputs else {}
         rows = _row_count(asked, given)
-        now = _micros(self._clock())
+        now = micros_of(self._clock())
         self._reads += 1
         sampled = self._skew_every and rows and plan.groups and self._reads % self._skew_every == 0
         if plan.simple and not sampled and not given and asked.keys() <= plan.known_keys:
@@ -496,7 +497,7 @@ class Features:
 
     def ages(self) -> dict[str, float]:
         """For each namespace that was read: seconds since its newest event, as far as it was looked up."""
-        now = _micros(self._clock())
+        now = micros_of(self._clock())
         return {place: (now - event) / 1_000_000 for place, (_, event) in sorted(self._newest.copy().items())}
 
     def _read(
@@ -587,7 +588,7 @@ class Features:
             return
         # A request id is only as unique as its client makes it: two users may send the same.
         event_id = digest([user_id, request_id]).encode()
-        stamp = _micros(at)
+        stamp = micros_of(at)
 
         def counted(before: OnlineRow | None) -> OnlineRow:
             return _one_more(view, before, at=at, event_id=event_id)
@@ -898,11 +899,6 @@ def _oldest(micros: Sequence[int | None]) -> int | None:
     return min(known) if known else None
 
 
-def _micros(moment: datetime) -> int:
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
 def _each(wrong: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, str]]:
     return ((row, one) for row, what in wrong.items() for one in what)
 
@@ -926,9 +922,9 @@ def _one_more(view: FeatureView, before: OnlineRow | None, *, at: datetime, even
     would be late and not be counted.
     """
     names = [one.name for one in view.stored]
-    found = columns_of([before], names, ttl=view.ttl, now_micros=_micros(at))
+    found = columns_of([before], names, ttl=view.ttl, now_micros=micros_of(at))
     values = {name: column[0] for name, column in found.columns.items() if column[0] is not None}
-    stamp = _micros(at) if before is None else max(before.event_micros, _micros(at))
+    stamp = micros_of(at) if before is None else max(before.event_micros, micros_of(at))
     counted = {
         "session_queries_count": values.get("session_queries_count", 0) + 1,
         "last_active": moment_of(stamp),

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from lodestore.bulk import json_texts
 from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
 from lodestore.events import TextRow
+from lodestore.online import micros_of
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import MOMENT, view_schema
 from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable
@@ -312,7 +313,7 @@ def _event_ids(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
             continue
         pairs = zip(names, values, strict=True)
         said = {name: value for name, value in pairs if value is not None} if None in values else dict(pairs)
-        ids.append(sha256(orjson.dumps([view, said], _micros, orjson.OPT_PASSTHROUGH_DATETIME)).hexdigest())
+        ids.append(sha256(orjson.dumps([view, said], micros_of, orjson.OPT_PASSTHROUGH_DATETIME)).hexdigest())
     return ids
 
 
@@ -336,10 +337,6 @@ def _ids_of_columns(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
         members[name] = texts
     pattern += b"}]"
     return [sha256(pattern % row).hexdigest() for row in zip(*members.values(), strict=True)]
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 # Values

@@ -35,6 +35,7 @@ from lodestore.online import (
     decode_payload,
     encode_columns,
     encode_payload,
+    micros_of,
     moment_of,
 )
 from lodestore.ports import Clock, Embedder, OfflineStore
@@ -402,10 +403,6 @@ def _direction(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return normalised(vectors.mean(axis=0, dtype=np.float64)[None])[0]
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
 def _questions(view: FeatureView, space: str | None) -> str:
     """The feature under whose name questions are kept in a space: the first of those that are made from them."""
     return next(one.name for one in of_kind(view, *_ASKED) if one.space == space)
@@ -446,7 +443,7 @@ class Spaces:
 
         A question that was noted before changes nothing.
         """
-        stamp, version = _micros(at), question.version
+        stamp, version = micros_of(at), question.version
         vector = checked(np.atleast_2d(question.vector), texts=1, dimension=version.dimension, label=version.label)[0]
         space = question.space or version.feature
         source = _questions(view, space)
@@ -462,7 +459,7 @@ class Spaces:
         return True
 
     def _blend(self, place: str, name: str, key: Key, vector: np.ndarray[Any, Any], when: int) -> None:
-        created = _micros(self._clock())
+        created = micros_of(self._clock())
 
         def blend(before: OnlineRow | None) -> OnlineRow:
             mean, weight, at = vector.astype(np.float64), 1.0, when
@@ -644,12 +641,12 @@ class Spaces:
             return b""
         column = "embedded_at" if "embedded_at" in self._offline.batches(table).schema.names else "ingested_at"
         newest = [pc.max(batch[column]).as_py() for batch in self._offline.batches(table, [column])]
-        return f"{rows} {_micros(max(one for one in newest if one is not None))}".encode()
+        return f"{rows} {micros_of(max(one for one in newest if one is not None))}".encode()
 
     def _documents(self, view: FeatureView, feature: Feature, version: EmbeddingVersion) -> tuple[int, int]:
         place = namespace(view, feature.name, version.key)
         rows = _Rows(self._offline, version.table, ("document_id",), version.dimension)
-        now, written = np.full(len(rows.entities), _micros(self._clock())), 0
+        now, written = np.full(len(rows.entities), micros_of(self._clock())), 0
         for part, means, _ in rows.means(np.ones(rows.count)):
             written += self._write(place, feature.name, rows.entities[part], now[part], normalised(means))
         kept = set(rows.entities)
@@ -668,7 +665,7 @@ class Spaces:
         columns, features = {name: _fixed(vectors)}, [Feature(Kind.EMBEDDING, name=name)]
         if weights:
             columns, features = {**columns, _WEIGHT: pa.array(weights)}, [*features, Feature(Kind.NUMBER, name=_WEIGHT)]
-        created = np.full(len(keys), _micros(self._clock()))
+        created = np.full(len(keys), micros_of(self._clock()))
         payloads = encode_columns(pa.table(columns), features)
         return self._online.write_columns(place, keys, micros.astype(np.int64), created, payloads).accepted
 
