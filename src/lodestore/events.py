@@ -110,7 +110,7 @@ def _jsonl(path: Path) -> Numbered:
         for number, line in enumerate(file, start=1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
-                yield number, _json_row(text)
+                yield number, _json_row(text.rstrip())  # a line end would be told as a second line of the fault
 
 
 def _json_row(line: bytes) -> dict[str, Any] | str:

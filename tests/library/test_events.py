@@ -182,3 +182,10 @@ def test_whatever_the_bytes_each_row_is_values_or_a_reason(content: bytes, name:
         except SourceError:
             return
         assert all(line >= 1 and isinstance(one, str | dict) for line, one in found)
+
+
+def test_a_line_that_breaks_off_is_told_with_the_place_where_it_does(tmp_path: Path) -> None:
+    ((number, told),) = read(tmp_path / "a.jsonl", '{"user_id": "u1", \n')
+
+    assert number == 1
+    assert str(told).endswith("at character 18"), told
