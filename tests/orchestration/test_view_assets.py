@@ -69,7 +69,7 @@ def test_a_run_of_everything_makes_what_is_upstream_first(folder: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         result = merged.resolve_job_def("both").execute_in_process(instance=instance)
 
-    steps = [one.step_key for one in result.all_node_events if one.is_step_success]
+    steps = [one.step_key for one in result.all_events if one.is_step_success]
     assert result.success
     assert made == ["dim_users"]
     assert steps == ["dbt__dim_users", "orders"]
