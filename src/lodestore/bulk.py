@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -12,19 +11,21 @@ import orjson
 __all__ = ["json_objects", "json_texts", "undisturbed"]
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
+class undisturbed:  # noqa: N801 - used as a word; a generator would cost more than a small step
     """Python's search for cycles rests meanwhile.
 
     A step over many rows makes hundreds of thousands of tuples and bytes and not one cycle, and the search
     through them takes 40 % of its time. Steps are bounded, so that what rests does not rest for long.
     """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
+
+    __slots__ = ("_was",)
+
+    def __enter__(self) -> None:
+        self._was = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self._was:
             gc.enable()
 
 

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from lodestore import declarations, events, ondemand, skew
 from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
-from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError, nearest
+from lodestore.columns import columns_of, oldest_of
+from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError
 from lodestore.inputs import Inputs
 from lodestore.locks import Locks
 from lodestore.logs import Logs
@@ -32,13 +33,13 @@ from lodestore.online import (
     OnlineStore,
     Status,
     Written,
-    columns_of,
     decode_payload,
     encode_columns,
     encode_payload,
     micros_of,
     moment_of,
 )
+from lodestore.plans import Group, Plan, Vectors, encoded_keys, keys_of, plan_of, refuse_foreign
 from lodestore.ports import Clock, OfflineStore
 from lodestore.push import JOURNAL_LIMIT, note_newest, push, refuse_overflow
 from lodestore.releases import NOTHING, Release, ReleaseLog
@@ -50,13 +51,10 @@ from lodestore.spaces import (
     Vector,
     check_vectors,
     identified,
-    namespace,
     of_questions,
-    prefix,
-    slot_key,
     versions_of,
 )
-from lodestore.spec import FeatureRef, FeatureView, Kind, OnDemandView
+from lodestore.spec import FeatureRef, FeatureView, OnDemandView
 from lodestore.tables import quoted, view_schema, view_table
 from lodestore.wire import digest, dumps, jsonable, rfc3339
 
@@ -66,6 +64,7 @@ _log = logging.getLogger("lodestore.features")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LOOKED_UP_FOR = 1_000_000
+_MADE = tuple.__new__
 _REFERENCES = frozenset({str, FeatureRef})
 # For how long pushes leave the system of record alone once it did not answer.
 _PAUSE = timedelta(seconds=10)
@@ -99,12 +98,11 @@ class Published:
     removed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class OnlineAnswer:
+class OnlineAnswer(NamedTuple):
     """Columns in the order of the rows that were asked, keyed by full reference."""
 
     release: int
-    columns: Mapping[str, list[Any]]
+    columns: Mapping[str, Sequence[Any]]
     statuses: Mapping[str, list[Status]]
     event_micros: Mapping[str, list[int | None]]
     stale: tuple[str, ...] = ()
@@ -138,8 +136,8 @@ class OnlineAnswer:
         return [None if one is None else str(one) for one in column] if name in self.wide else jsonable(column)
 
 
-Reader: TypeAlias = Callable[[str, Sequence[Key]], list[OnlineRow | None]]
-"""Reads rows of a namespace, one answer for each key in order, as an online store does."""
+Fetch: TypeAlias = Callable[[str, Sequence[bytes]], list[bytes | None]]
+"""Gives stored rows of a namespace by their encoded keys, as an online store does."""
 
 
 class Features:
@@ -171,11 +169,21 @@ class Features:
         self._newest: dict[str, tuple[int, int]] = {}
         self._spaces = Spaces(catalog, offline, online, logs, clock)
         # A release never changes, so that what is to be read for a list of references is found once.
-        self._plan: Callable[[tuple[str | FeatureRef, ...], int], _Plan] = lru_cache(1_024)(self._planned)
+        self._plan: Callable[[tuple[str | FeatureRef, ...], int], Plan] = lru_cache(1_024)(self._planned)
 
-    def _planned(self, refs: tuple[str | FeatureRef, ...], generation: int) -> _Plan:
+    def _planned(self, refs: tuple[str | FeatureRef, ...], generation: int) -> Plan:
+        _check_references(refs)
         release = self._release(generation)
-        return _plan(self.catalog_for(refs, release.views), refs, release)
+        return plan_of(self.catalog_for(refs, release.views), refs, release)
+
+    def _plan_of(self, refs: Sequence[str | FeatureRef], generation: int) -> Plan:
+        if type(refs) is not list:
+            _check_references(refs)
+        try:
+            return self._plan(tuple(refs), generation)
+        except TypeError:  # what cannot be looked up
+            _check_references(refs)
+            raise
 
     def catalog_for(self, refs: Sequence[str | FeatureRef], live: Mapping[str, int]) -> Catalog:
         """The catalog; with the versions that the store remembers, where one is asked for that is not declared."""
@@ -223,7 +231,7 @@ class Features:
         found = events.files(source, root=root)
         rejects: dict[str, dict[int, str]] = {}
         for file in found:
-            mark = f"events/{source.name}/{_namespace(view)}/{file.path}"
+            mark = f"events/{source.name}/{view.namespace}/{file.path}"
             state = digest([file.state, source.columns, _shape(view)])
             if self._is_read(mark, state):
                 continue
@@ -330,7 +338,7 @@ class Features:
         Without bounds, only rows that came since the last time are looked at; with bounds, the
         rows whose events lie in [start, end).
         """
-        namespace = _namespace(view)
+        namespace = view.namespace
         if start is not None or end is not None:
             written, late = self._publish(view, _between(start, end))
         else:
@@ -338,7 +346,7 @@ class Features:
         return Published(view.name, self._online.count(namespace), written, late)
 
     def _publish_news(self, view: FeatureView) -> tuple[int, int]:
-        mark = f"materialized/{_namespace(view)}"
+        mark = f"materialized/{view.namespace}"
         news = self._news(view_table(view), self._published(view, mark))
         if news is None:
             return 0, 0
@@ -353,7 +361,7 @@ class Features:
         The mark lies beside the rows that it speaks of: a store that was emptied or replaced has none.
         """
         found = self._online.get_meta(mark)
-        if found is None or next(self._online.scan(_namespace(view)), None) is None:
+        if found is None or next(self._online.scan(view.namespace), None) is None:
             return None
         micros, rows = found.decode().split()
         return moment_of(int(micros)), int(rows)
@@ -397,13 +405,13 @@ class Features:
         keys = list(zip(*(_python(table[key]) for key in view.entity.keys), strict=True))
         stamps = [table[name].cast(pa.int64()).to_numpy() for name in ("event_timestamp", "created_timestamp")]
         payloads = encode_columns(table, list(view.stored))
-        done = self._online.write_columns(_namespace(view), keys, stamps[0], stamps[1], payloads)
-        note_newest(self._online, _namespace(view), int(stamps[0].max()))
+        done = self._online.write_columns(view.namespace, keys, stamps[0], stamps[1], payloads)
+        note_newest(self._online, view.namespace, int(stamps[0].max()))
         return done.accepted, done.late
 
     def withdraw(self, view: FeatureView, present: Iterable[Key]) -> int:
         """Keys that are no longer among `present` are no longer online; returns how many."""
-        namespace, kept = _namespace(view), set(present)
+        namespace, kept = view.namespace, set(present)
         gone = [key for key, _ in self._online.scan(namespace) if key not in kept]
         return self._online.delete(namespace, gone) if gone else 0
 
@@ -414,37 +422,57 @@ class Features:
         *,
         inputs: Mapping[str, Sequence[Any]] | None = None,
         release: int = 0,
-        reader: Reader | None = None,
+        fetch: Fetch | None = None,
     ) -> OnlineAnswer:
         """The features of these entities, row by row as asked; duplicates keep their places.
 
-        `reader` reads in place of the online store: one that has just read what many ask for (`wanted`).
+        `fetch` reads in place of the online store: one that has just read what many ask for (`wanted`).
         """
-        read_rows = reader or self._online.read
-        plan = self._plan(_hashable(refs), release)
-        if type(entities) is not dict:
-            _check_mapping("entities", entities, '{"user_id": ["u1"]}')
+        plan = self._plan_of(refs, release)
+        now = micros_of(self._clock())
+        self._reads += 1
+        sampled = self._skew_every and self._reads % self._skew_every == 0
+        read = fetch or self._online.fetch
+        alone = plan.alone
+        if alone is not None and not inputs and not sampled:
+            keys = alone.keys(entities)
+            if keys is not None:
+                stored = read(alone.namespace, keys)
+                columns, statuses, micros = columns_of(stored, alone.wanted, oldest_of(alone.view.ttl, now))
+                stale = self._stale(plan, now) if plan.clocks else ()
+                moments = dict.fromkeys(statuses, micros)
+                # Made in the way that costs the least.
+                return _MADE(OnlineAnswer, (release, {**entities, **columns}, statuses, moments, stale, plan.wide))
+        return self._of_many_views(plan, entities, inputs, now, release, read, sampled=bool(sampled))
+
+    def _of_many_views(
+        self,
+        plan: Plan,
+        entities: Mapping[str, Sequence[str | int]],
+        inputs: Mapping[str, Sequence[Any]] | None,
+        now: int,
+        release: int,
+        fetch: Fetch,
+        *,
+        sampled: bool,
+    ) -> OnlineAnswer:
+        _check_mapping("entities", entities, '{"user_id": ["u1"]}')
         if inputs:
             _check_mapping("inputs", inputs, '{"query_text": ["..."]}')
         asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
         given = {name: _listed(f"inputs.{name}", values) for name, values in inputs.items()} if inputs else {}
         rows = _row_count(asked, given)
-        now = micros_of(self._clock())
-        self._reads += 1
-        sampled = self._skew_every and rows and plan.groups and self._reads % self._skew_every == 0
-        if plan.simple and not sampled and not given and asked.keys() <= plan.known_keys:
-            return self._of_one_view(plan, asked, now, release, read_rows)
         read = _Read({}, {}, {})
         for group in plan.groups:
-            self._read(group, asked, now, read, read_rows)
+            self._read(group, asked, now, read, fetch)
         for vector in plan.vectors:
-            self._read_vectors(vector, asked, now, read, read_rows)
-        if sampled:
+            self._read_vectors(vector, asked, now, read, fetch)
+        if sampled and rows and plan.groups:
             self._sample(plan.groups[self._reads // self._skew_every % len(plan.groups)], asked, now, read)
         for view in plan.on_demand:
             _compute_on_demand(view, plan, read, given, rows)
         if not (asked.keys() <= plan.known_keys and given.keys() <= plan.known_inputs):
-            _refuse_foreign(plan, asked, given)
+            refuse_foreign(plan, asked, given)
         return OnlineAnswer(
             release,
             {**asked, **{name: read.columns[key] for name, key in plan.outputs}},
@@ -456,29 +484,16 @@ class Features:
 
     def wanted(
         self, refs: Sequence[str | FeatureRef], entities: Mapping[str, Sequence[str | int]], *, release: int = 0
-    ) -> dict[str, list[Key]]:
-        """The keys, by namespace, that `online` reads for these references and entities."""
-        plan = self._plan(_hashable(refs), release)
+    ) -> dict[str, list[bytes]]:
+        """The encoded keys, by namespace, that `online` reads for these references and entities."""
+        plan = self._plan_of(refs, release)
         asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
-        keys = {group.namespace: _keys(group.view, asked) for group in plan.groups}
-        return keys | {one.namespace: _keys(one.view, asked) for one in plan.vectors if one.namespace is not None}
+        keys = {group.namespace: encoded_keys(group.view, asked) for group in plan.groups}
+        return keys | {
+            one.namespace: encoded_keys(one.view, asked) for one in plan.vectors if one.namespace is not None
+        }
 
-    def _of_one_view(
-        self, plan: _Plan, asked: Mapping[str, Sequence[Any]], now: int, release: int, read_rows: Reader
-    ) -> OnlineAnswer:
-        """The usual case, without the detour by which values of several views find together."""
-        group = plan.groups[0]
-        stored = read_rows(group.namespace, _keys(group.view, asked))
-        found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
-        columns: dict[str, Any] = {**asked}
-        statuses, micros = {}, {}
-        for name, feature in plan.simple:
-            columns[name] = found.columns[feature]
-            statuses[name] = found.statuses[feature]
-            micros[name] = found.event_micros
-        return OnlineAnswer(release, columns, statuses, micros, stale=self._stale(plan, now), wide=plan.wide)
-
-    def _stale(self, plan: _Plan, now: int) -> tuple[str, ...]:
+    def _stale(self, plan: Plan, now: int) -> tuple[str, ...]:
         """The references whose view has had no event for longer than it promises."""
         late = []
         for place, limit in plan.clocks:
@@ -500,44 +515,39 @@ class Features:
         now = micros_of(self._clock())
         return {place: (now - event) / 1_000_000 for place, (_, event) in sorted(self._newest.copy().items())}
 
-    def _read(
-        self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read, read_rows: Reader
-    ) -> None:
-        stored = read_rows(group.namespace, _keys(group.view, entities))
-        found = columns_of(stored, group.features, ttl=group.view.ttl, now_micros=now)
-        for name, key in group.outputs:
-            out.columns[key] = found.columns[name]
-            out.statuses[key] = found.statuses[name]
-            out.micros[key] = found.event_micros
+    def _read(self, group: Group, entities: Mapping[str, Sequence[Any]], now: int, out: _Read, fetch: Fetch) -> None:
+        stored = fetch(group.namespace, encoded_keys(group.view, entities))
+        columns, statuses, micros = columns_of(stored, group.wanted, oldest_of(group.view.ttl, now))
+        out.columns.update(columns)
+        out.statuses.update(statuses)
+        out.micros.update(dict.fromkeys(columns, micros))
 
-    def _sample(self, group: _Group, entities: Mapping[str, Sequence[Any]], now: int, read: _Read) -> None:
+    def _sample(self, group: Group, entities: Mapping[str, Sequence[Any]], now: int, read: _Read) -> None:
         """What the first row was answered is kept, for the comparison with the history."""
-        (key, *_) = _keys(group.view, entities)
-        values = {name: read.columns[f"{group.namespace}:{name}"][0] for name in group.features}
+        (key, *_) = keys_of(group.view, entities)
+        values = {name: read.columns[column][0] for column, name in group.wanted}
         skew.note(self._online, group.view, key, values, micros=now)
 
     def _read_vectors(
-        self, group: _Vectors, entities: Mapping[str, Sequence[Any]], now: int, out: _Read, read_rows: Reader
+        self, group: Vectors, entities: Mapping[str, Sequence[Any]], now: int, out: _Read, fetch: Fetch
     ) -> None:
         """The vectors of the live version; where only another one made any, the status says so and nothing comes."""
-        keys, name = _keys(group.view, entities), group.feature
-        stored: list[OnlineRow | None] = [None] * len(keys)
-        if group.namespace is not None:
-            stored = read_rows(group.namespace, keys)
-        found = columns_of(stored, (name,), ttl=group.view.ttl, now_micros=now)
-        statuses = found.statuses[name]
-        missing = [at for at, status in enumerate(statuses) if status is Status.NOT_FOUND]
+        keys = encoded_keys(group.view, entities)
+        stored = [None] * len(keys) if group.namespace is None else fetch(group.namespace, keys)
+        wanted = ((group.key, group.feature),)
+        columns, statuses, micros = columns_of(stored, wanted, oldest_of(group.view.ttl, now))
+        missing = [at for at, one in enumerate(stored) if one is None]
         if missing:
             elsewhere = self._of_other_versions(group, [keys[at] for at in missing])
             for at, there in zip(missing, elsewhere, strict=True):
-                statuses[at] = Status.OTHER_VERSION if there else Status.NOT_FOUND
-        out.columns[group.key] = found.columns[name]
-        out.statuses[group.key] = statuses
-        out.micros[group.key] = found.event_micros
+                statuses[group.key][at] = Status.OTHER_VERSION if there else Status.NOT_FOUND
+        out.columns.update(columns)
+        out.statuses.update(statuses)
+        out.micros[group.key] = micros
 
-    def _of_other_versions(self, group: _Vectors, keys: Sequence[Key]) -> list[bool]:
+    def _of_other_versions(self, group: Vectors, keys: Sequence[bytes]) -> list[bool]:
         others = [one for one in self._online.namespaces() if one.startswith(group.prefix) and one != group.namespace]
-        rows = [self._online.read(one, keys) for one in others]
+        rows = [self._online.fetch(one, keys) for one in others]
         return [any(column[at] is not None for column in rows) for at in range(len(keys))]
 
     # -- pushed rows
@@ -593,8 +603,8 @@ class Features:
         def counted(before: OnlineRow | None) -> OnlineRow:
             return _one_more(view, before, at=at, event_id=event_id)
 
-        self._online.change(_namespace(view), (user_id,), counted)
-        note_newest(self._online, _namespace(view), stamp)
+        self._online.change(view.namespace, (user_id,), counted)
+        note_newest(self._online, view.namespace, stamp)
         shared = None if query_vector is None or version is None else Vector(version, query_vector)
         for space in of_questions(view):
             vector = own_vectors.get(space, shared)
@@ -626,7 +636,7 @@ class Features:
             if first:
                 self._online.journal_ack(entries[first - 1].sequence)
             if waiting:
-                known = [_namespace(view) for view in self.catalog.views.values()]
+                known = [view.namespace for view in self.catalog.views.values()]
                 note = "; journalled rows wait for it: declare it again until they are drained"
                 raise UnknownViewError(waiting[0], known, note=note)
             moved += len(entries)
@@ -636,10 +646,10 @@ class Features:
 
     def _drain_step(self, entries: Sequence[JournalEntry]) -> list[str]:
         """The entries are in their histories, except for those of the returned namespaces."""
-        views = {_namespace(view): view for view in self.catalog.views.values()}
+        views = {view.namespace: view for view in self.catalog.views.values()}
         if any(one.namespace not in views and "/" not in one.namespace for one in entries):
             older = declarations.complete(self.catalog, self._logs).views.values()
-            views = {**{_namespace(view): view for view in older}, **views}
+            views = {**{view.namespace: view for view in older}, **views}
         grouped: dict[str, list[JournalEntry]] = {}
         for entry in entries:
             grouped.setdefault(entry.namespace, []).append(entry)
@@ -657,7 +667,7 @@ class Features:
         self.record(view, found.table)
         bad: dict[str, str] = {}
         for problem in found.problems:
-            uri = f"{_namespace(view)}#{entries[problem.row - 1].sequence}"
+            uri = f"{view.namespace}#{entries[problem.row - 1].sequence}"
             # The row is nowhere else: what is not personal of it is kept with the reason.
             bad[uri] = bad[uri] if uri in bad else f"{problem.what}; row: {_public(view, rows[problem.row - 1])}"
         self._reject("journal", bad, ())
@@ -708,120 +718,16 @@ class _Read(NamedTuple):
     micros: dict[str, list[int | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Features that one read of one view answers."""
-
-    view: FeatureView
-    namespace: str
-    features: tuple[str, ...]
-    outputs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Vectors:
-    """An embedding feature to read: where its values of the live version are, and those of all versions."""
-
-    view: FeatureView
-    feature: str
-    key: str
-    namespace: str | None
-    prefix: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What has to be read and computed for a list of references, and where each one's answer then is."""
-
-    outputs: tuple[tuple[str, str], ...]
-    groups: tuple[_Group, ...]
-    vectors: tuple[_Vectors, ...]
-    on_demand: tuple[OnDemandView, ...]
-    reads: Mapping[FeatureRef, str]
-    clocks: tuple[tuple[str, int], ...]
-    wide: frozenset[str]
-    known_keys: frozenset[str]
-    known_inputs: frozenset[str]
-    simple: tuple[tuple[str, str], ...] = ()
-    """Each reference with its feature, where one group answers all of them."""
-
-
-def _plan(catalog: Catalog, refs: tuple[str | FeatureRef, ...], release: Release) -> _Plan:
-    wanted = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in refs]
-    if not wanted:
-        message = "no features were asked for; name some as VIEW:FEATURE"
-        raise RequestError(message)
-    live = release.views
-    for ref in wanted:
-        catalog.check(ref)
-    stored = [ref for ref in wanted if ref.view not in catalog.on_demand]
-    made = {ref.view: catalog.on_demand[ref.view] for ref in wanted if ref.view in catalog.on_demand}
-    reads = [ref for view in made.values() for ref in view.reads]
-    views = {ref: catalog.served(ref, live) for ref in (*stored, *reads)}
-    keys = {ref: f"{_namespace(view)}:{ref.feature}" for ref, view in views.items()}
-    outputs = [(str(ref), keys.get(ref, f"{ref.view}:{ref.feature}")) for ref in wanted]
-    wide = [str(ref) for ref in wanted if (made.get(ref.view) or views[ref]).features[ref.feature].wide]
-    groups, vectors = _groups(views), _vectors(views, release.embeddings)
-    clocks = _clocks(views.values())
-    alone = len(groups) == 1 and not vectors and not made
-    simple = tuple((str(ref), ref.feature) for ref in wanted) if alone else ()
-    known_keys = frozenset(key for view in catalog.views.values() for key in view.entity.keys)
-    # A context gives its question to every read, whether a view asks for it or not.
-    known_inputs = frozenset(["query_text", *(name for view in catalog.on_demand.values() for name in view.inputs)])
-    return _Plan(
-        tuple(outputs), groups, vectors, tuple(made.values()), keys, clocks, frozenset(wide),
-        known_keys, known_inputs, simple,
-    )  # fmt: skip
-
-
-def _clocks(views: Iterable[FeatureView]) -> tuple[tuple[str, int], ...]:
-    """Namespaces that promise to be fresh, with the microseconds that they promise."""
-    promised = {_namespace(one): one.fresh_within for one in views if one.fresh_within is not None}
-    return tuple((place, limit // _MICROSECOND) for place, limit in promised.items())
-
-
-def _groups(views: Mapping[FeatureRef, FeatureView]) -> tuple[_Group, ...]:
-    grouped: dict[str, tuple[FeatureView, dict[str, None]]] = {}
-    for ref, view in views.items():
-        if view.features[ref.feature].kind is not Kind.EMBEDDING:
-            grouped.setdefault(_namespace(view), (view, {}))[1][ref.feature] = None
-    return tuple(
-        _Group(view, place, tuple(names), tuple((name, f"{place}:{name}") for name in names))
-        for place, (view, names) in grouped.items()
-    )
-
-
-def _vectors(views: Mapping[FeatureRef, FeatureView], live: Mapping[str, str]) -> tuple[_Vectors, ...]:
-    out: dict[str, _Vectors] = {}
-    for ref, view in views.items():
-        feature = view.features[ref.feature]
-        if feature.kind is Kind.EMBEDDING:
-            key, version = f"{_namespace(view)}:{ref.feature}", slot_key(feature, live)
-            place = None if version is None else namespace(view, ref.feature, version)
-            out[key] = _Vectors(view, ref.feature, key, place, prefix(view, ref.feature))
-    return tuple(out.values())
-
-
-def _hashable(refs: Sequence[str | FeatureRef]) -> tuple[str | FeatureRef, ...]:
+def _check_references(refs: Sequence[object]) -> None:
     if isinstance(refs, str) or not {*map(type, refs)} <= _REFERENCES:
         message = f"features {refs!r}: give a list of references, such as ['user_profile:expertise_level']"
         raise RequestError(message)
-    return tuple(refs)
 
 
 def _check_mapping(what: str, given: object, example: str) -> None:
     if not isinstance(given, Mapping):
         message = f"{what} is {given!r}; give columns by name, such as {example}"
         raise RequestError(message)
-
-
-def _refuse_foreign(plan: _Plan, entities: Iterable[str], inputs: Iterable[str]) -> None:
-    """A name that no view of the catalog has is a slip; one that another view has may come along."""
-    for word, names, known in (("key", entities, plan.known_keys), ("request input", inputs, plan.known_inputs)):
-        for name in names:
-            if name not in known:
-                message = f"no view has the {word} {name!r}{nearest(name, known)}"
-                raise RequestError(message)
 
 
 def _listed(what: str, values: object) -> list[Any]:
@@ -845,40 +751,7 @@ def _row_count(entities: Mapping[str, Sequence[Any]], inputs: Mapping[str, Seque
     return next(iter(lengths.values()))
 
 
-def _keys(view: FeatureView, entities: Mapping[str, Sequence[Any]]) -> list[Key]:
-    keys, types = view.entity.keys, view.entity.types
-    columns = [_key_column(view, keys[at], types[at], entities) for at in range(len(keys))]
-    if len(columns) == 1:
-        return [(one,) for one in columns[0]]
-    return list(zip(*columns, strict=True))
-
-
-def _key_column(view: FeatureView, key: str, kind: str, entities: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
-    values = entities.get(key)
-    if values is None:
-        given = ", ".join(map(repr, entities)) or "none"
-        message = f"{view.name} needs the key {key!r}; the keys that were given: {given}"
-        raise RequestError(message)
-    wanted = str if kind == "string" else int
-    for one in values:
-        if type(one) is not wanted:
-            _refuse_keys(view, key, kind, values)
-            break
-    return values
-
-
-def _refuse_keys(view: FeatureView, key: str, kind: str, values: Sequence[object]) -> None:
-    """Subclasses of the wanted type pass; anything else is an error that names the first."""
-    wanted = str if kind == "string" else int
-    for value in values:
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            message = f"key {key} is {value!r}, a {type(value).__name__}; {view.entity.name} is keyed by {kind}"
-            raise RequestError(message)
-
-
-def _compute_on_demand(
-    view: OnDemandView, plan: _Plan, read: _Read, inputs: Mapping[str, list[Any]], rows: int
-) -> None:
+def _compute_on_demand(view: OnDemandView, plan: Plan, read: _Read, inputs: Mapping[str, list[Any]], rows: int) -> None:
     """The view's features stand in `read`, computed from what is there and from the inputs."""
     ondemand.check_inputs(view, inputs)
     keys = [plan.reads[ref] for ref in view.reads]
@@ -922,8 +795,9 @@ def _one_more(view: FeatureView, before: OnlineRow | None, *, at: datetime, even
     would be late and not be counted.
     """
     names = [one.name for one in view.stored]
-    found = columns_of([before], names, ttl=view.ttl, now_micros=micros_of(at))
-    values = {name: column[0] for name, column in found.columns.items() if column[0] is not None}
+    kept = before is not None and before.event_micros >= oldest_of(view.ttl, micros_of(at))
+    held = decode_payload(before.payload) if before is not None and kept else {}
+    values = {name: held[name] for name in names if held.get(name) is not None}
     stamp = micros_of(at) if before is None else max(before.event_micros, micros_of(at))
     counted = {
         "session_queries_count": values.get("session_queries_count", 0) + 1,
@@ -989,10 +863,6 @@ def _newest_of_each(table: pa.Table, keys: list[str]) -> pa.Table:
 def _python(column: pa.ChunkedArray) -> list[Any]:
     """The values of a column without nulls; by way of numpy, which is several times faster."""
     return column.to_pylist() if column.null_count else column.to_numpy().tolist()
-
-
-def _namespace(view: FeatureView) -> str:
-    return f"{view.name}@{view.version}"
 
 
 def _between(start: datetime | None, end: datetime | None) -> str:

@@ -547,7 +547,7 @@ def lag(project: Project, view: FeatureView) -> Lag:
         newest = newest.filter(pc.greater(newest["event_timestamp_max"], project.clock() - view.ttl))
     newest = newest.sort_by([("event_timestamp_max", "descending")]).slice(0, _LAG_ENTITIES)
     names = list(zip(*(newest[key].to_pylist() for key in keys), strict=True))
-    stored = project.online.read(f"{view.name}@{view.version}", names)
+    stored = project.online.read(view.namespace, names)
     times = newest["event_timestamp_max"].cast(pa.int64()).to_pylist()
     behind = sum(row is None or row.event_micros < at for row, at in zip(stored, times, strict=True))
     return Lag(view.name, len(names), behind)

@@ -48,7 +48,6 @@ __all__ = [
     "Delivery",
     "JournalEntry",
     "Key",
-    "OnlineColumns",
     "OnlineRow",
     "OnlineStore",
     "Settled",
@@ -56,9 +55,9 @@ __all__ = [
     "Written",
     "addressed",
     "batches",
-    "columns_of",
     "decode_key",
     "decode_payload",
+    "decode_payloads",
     "decode_row",
     "deliveries",
     "deliveries_of_columns",
@@ -68,6 +67,8 @@ __all__ = [
     "encode_payload",
     "encode_row",
     "encode_rows",
+    "encode_texts",
+    "encode_values",
     "hashed_key",
     "key_within",
     "mark_key",
@@ -76,7 +77,8 @@ __all__ = [
     "namespace_prefix",
     "settle",
     "slices",
-    "status_of",
+    "time_and_payload",
+    "times_and_payloads",
 ]
 
 Key: TypeAlias = tuple[str | int, ...]
@@ -95,13 +97,14 @@ STAMP: Final = slice(1, 17)
 _SCHEMA: Final = 1
 _HEADER: Final = struct.Struct(">BQQHH")
 _HEADER_SIZE: Final = _HEADER.size
+_EVENT: Final = struct.Struct(">BQ8xI").unpack_from  # of the header: schema, event, and both lengths as one
+_AFTER_HEADER: Final = itemgetter(slice(_HEADER_SIZE, None))
 _HEADER_COLUMNS: Final = np.dtype(
     [("schema", "u1"), ("event", ">u8"), ("created", ">u8"), ("event_id", ">u2"), ("key", ">u2")]
 )
 _SIGN: Final = 1 << 63
 _LONGEST: Final = 65_535
-_SHORT: Final = 16_000  # characters whose bytes are never more than _LONGEST
-_FEW: Final = 200  # keys, up to which they are encoded one by one
+_FEW: Final = 4  # keys, up to which they are encoded one by one
 _LONGEST_NAMESPACE: Final = 255
 _SHOWN: Final = 200
 _INTEGER, _STRING = 1, 2
@@ -113,6 +116,7 @@ _HEAD_SIZE: Final = _HEAD_LENGTH.size
 _MANY: Final = 4  # rows from which on reading them as one text is quicker
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_JSON_KINDS: Final = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.BOOLEAN, Kind.CATEGORY, Kind.TEXT, Kind.PROMPT})
 _STRICT: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -125,13 +129,6 @@ class Status(enum.StrEnum):
     EXPIRED = "EXPIRED"
     OTHER_VERSION = "OTHER_VERSION"
     UNAVAILABLE = "UNAVAILABLE"
-
-
-# Looking an enumeration's member up costs as much as reading a row's header.
-_PRESENT: Final = Status.PRESENT
-_NULL: Final = Status.NULL
-_NOT_FOUND: Final = Status.NOT_FOUND
-_EXPIRED: Final = Status.EXPIRED
 
 
 class OnlineRow(NamedTuple):
@@ -181,8 +178,11 @@ class OnlineStore(Protocol):
     stay until `forget_events`.
     """
 
+    def fetch(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The stored rows of these encoded keys, in order, duplicates included; all from one moment."""
+
     def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
-        """One answer for each key, in order, duplicates included."""
+        """The same with keys and rows as Python has them."""
 
     def write(self, namespace: str, rows: Iterable[tuple[Key, OnlineRow]], *, journal: bool = False) -> Written:
         """Every row is stored, late or a duplicate."""
@@ -368,6 +368,31 @@ def decode_row(stored: bytes) -> OnlineRow:
     return OnlineRow(event - _SIGN, created - _SIGN, stored[payload_at:], event_id)
 
 
+def time_and_payload(stored: bytes) -> tuple[int, bytes]:
+    """When the event of a stored row happened, and its values as bytes: all that an answer needs of it."""
+    if len(stored) < _HEADER_SIZE or stored[0] != _SCHEMA:
+        _header(stored)  # tells what is wrong
+    _, event, lengths = _EVENT(stored)
+    return event - _SIGN, stored[_HEADER_SIZE + (lengths >> 16) + (lengths & _LONGEST) if lengths else _HEADER_SIZE :]
+
+
+def times_and_payloads(stored: Sequence[bytes | None]) -> tuple[list[int], list[bytes]] | None:
+    """The same for many rows, a column at a time; None where one is absent or cut, so that each is looked at."""
+    rows = cast("Sequence[bytes]", stored)
+    try:
+        schemas, events, lengths = zip(*map(_EVENT, rows), strict=True)
+    except (TypeError, ValueError, struct.error):  # one is absent or cut, or there is none
+        schemas = events = lengths = ()
+    if {*schemas} != {_SCHEMA}:
+        return None
+    if not any(lengths):
+        payloads = [*map(_AFTER_HEADER, rows)]
+    else:
+        starts = [_HEADER_SIZE + (one >> 16) + (one & _LONGEST) for one in lengths]
+        payloads = [one[start:] for one, start in zip(rows, starts, strict=True)]
+    return [event - _SIGN for event in events], payloads
+
+
 def key_within(stored: bytes) -> bytes:
     """The key that the row itself carries; empty when the store's own key says it."""
     _, _, id_length, key_length = _header(stored)
@@ -412,9 +437,9 @@ class Settled:
 
 
 def settle(
-    batch: Iterable[Delivery], *, stored: Mapping[bytes, bytes], seen: Container[bytes] = frozenset()
+    batch: Iterable[Delivery], *, stored: Callable[[bytes], bytes | None], seen: Container[bytes] = frozenset()
 ) -> Settled:
-    """What the batch changes, given the rows that are stored for its keys and the event ids seen before.
+    """What the batch changes; `stored` gives the row of a key, `seen` has the event ids seen before.
 
     The newer event wins, then the row created later, then the one that arrived later. A late row still goes
     into the journal: history keeps it.
@@ -431,7 +456,7 @@ def settle(
                 continue
             events[event_id] = value[1:9]
         journal.append(one)
-        before = rows.get(key) or stored.get(key)
+        before = rows.get(key) or stored(key)
         if before is None or before[STAMP] <= value[STAMP]:
             rows[key] = value
         else:
@@ -467,8 +492,7 @@ def moment_of(micros: int) -> datetime:
 
 def micros_of(moment: datetime) -> int:
     """The microseconds from 1970 to the moment, which has a zone."""
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def _micros_of(moment: datetime, name: str) -> int:
@@ -594,8 +618,8 @@ def _vectors_in(payload: bytes, at: int, sizes: tuple[tuple[str, int | None], ..
     return values
 
 
-def _decoded(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
-    """What `decode_payload` gives for each; many are read as one text, which costs a third."""
+def decode_payloads(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
+    """What `decode_payload` gives for each; many are read as one text, which costs less than half."""
     if len(payloads) >= _MANY:
         try:
             found = _decoded_at_once(payloads)
@@ -608,11 +632,12 @@ def _decoded(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
 
 def _decoded_at_once(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
     """What all of them hold, where they are of one kind; otherwise nothing."""
-    kinds = {one[0] for one in payloads}
-    if kinds == {_PLAIN}:
-        plain: list[dict[str, Any]] = orjson.loads(b"[%b]" % b",".join([one[1:] for one in payloads]))
-        return plain
-    if kinds != {_EXTENDED}:
+    if payloads[0][0] == _PLAIN:
+        # No JSON has a byte below the space, so that this one is only where a row begins.
+        whole = b",".join(payloads)
+        plain: list[dict[str, Any]] = orjson.loads(b"[%b]" % whole.replace(b"\x01", b""))
+        return plain if whole.count(b"\x01") == len(payloads) else []
+    if {one[0] for one in payloads} != {_EXTENDED}:
         return []
     if payloads[0].startswith(_VECTORS_ALONE, _HEAD_SIZE):
         return _matrix_rows(payloads)
@@ -664,6 +689,14 @@ def encode_columns(table: pa.Table, features: Sequence[Feature]) -> list[bytes]:
 
 def encode_rows(columns: Mapping[str, list[Any]], features: Sequence[Feature], *, rows: int) -> list[bytes]:
     """The same payloads from Python columns; a struct is JSON text."""
+    if all(one.kind in _JSON_KINDS for one in features) and all(
+        math.isfinite(one)
+        for feature in features
+        if feature.kind is Kind.NUMBER
+        for one in columns[feature.name]
+        if one
+    ):
+        return [b"\x01" + _json(one) for one in _records(columns, rows)]
     objects = [one for one in features if one.kind is Kind.STRUCT]
     if objects:
         parsed = {one.name: [_parsed(text, one.name) for text in columns[one.name]] for one in objects}
@@ -816,7 +849,9 @@ def deliveries(
         if len(address) > longest:
             address, carried = hashed_key(prefix, encoded), encoded
         out.append(Delivery(address, encode_row(row, key=carried), row.event_id))
-    return sorted(out, key=_KEY_OF)
+    if len(out) > 1:
+        out.sort(key=_KEY_OF)
+    return out
 
 
 def deliveries_of_columns(
@@ -904,36 +939,32 @@ def _split(headers: bytes) -> list[bytes]:
 
 
 def encode_keys(keys: Sequence[Key]) -> list[bytes]:
-    """Every key as `encode_key` makes it; single texts, the usual case, in one step each."""
-    if len(keys) > _FEW and {*map(len, keys)} == {1}:
-        parts = [key[0] for key in keys]
-        if {*map(type, parts)} == {str}:
-            texts = cast("list[str]", parts)
-            encoded = _encoded_texts(texts)
-            if len(encoded) == len(texts) and max(map(len, encoded)) <= _LONGEST:
-                return encoded
-    encoded = []
-    for key in keys:
-        if len(key) == 1 and type(key[0]) is str and "\0" not in key[0] and len(key[0]) < _SHORT:
-            try:
-                encoded.append(b"\x02%b\x00" % key[0].encode())
-            except UnicodeEncodeError:
-                encode_key(key)  # tells what is wrong
-                raise
-        else:
-            encoded.append(encode_key(key))
-    return encoded
+    """Every key as `encode_key` makes it."""
+    if {*map(len, keys)} == {1}:
+        return encode_values([key[0] for key in keys])
+    return [encode_key(key) for key in keys]
 
 
-def _encoded_texts(texts: list[str]) -> list[bytes]:
-    """The texts joined, encoded and cut apart in four steps; nothing where one holds a zero or is not valid."""
-    whole = "\0\0\x02".join(texts)
-    if whole.count("\0") != 2 * (len(texts) - 1):
-        return []
-    try:  # no UTF-8 has the byte 255, so that it can stand between two keys
-        return b"".join([b"\x02", whole.encode(), b"\0"]).replace(b"\0\0\x02", b"\0\xff\x02").split(b"\xff")
-    except UnicodeEncodeError:
-        return []
+def encode_values(values: Sequence[str | int]) -> list[bytes]:
+    """Keys of one value each, as `encode_key` makes them."""
+    texts = encode_texts(values) if len(values) > _FEW else None
+    return [encode_key((value,)) for value in values] if texts is None else texts
+
+
+def encode_texts(values: Sequence[str | int]) -> list[bytes] | None:
+    """The same for texts alone, in one step; None where one is no text, holds a zero, is not valid or too long."""
+    try:
+        text = "\0\0\x02".join(values)  # type: ignore[arg-type]  # told by the error
+        whole = b"\x02%b\0" % text.encode()
+    except (TypeError, UnicodeEncodeError):
+        return None
+    if text.count("\0") != 2 * (len(values) - 1):
+        return None
+    if len(values) == 1:
+        return [whole] if len(whole) <= _LONGEST else None
+    # No UTF-8 has the byte 255, so that it can stand between two keys.
+    encoded = whole.replace(b"\0\0\x02", b"\0\xff\x02").split(b"\xff")
+    return encoded if len(whole) <= _LONGEST or max(map(len, encoded)) <= _LONGEST else None
 
 
 def slices(stored: Sequence[bytes]) -> Iterator[slice]:
@@ -965,71 +996,3 @@ def _headers(
             raise RequestError(message)
         headers[name] = column.astype(np.int64).view(np.uint64) ^ np.uint64(_SIGN)
     return headers.tobytes()
-
-
-# Answers
-
-
-class OnlineColumns(NamedTuple):
-    """Values, statuses and event times by feature, each in the order of the keys asked."""
-
-    columns: Mapping[str, list[Any]]
-    statuses: Mapping[str, list[Status]]
-    event_micros: list[int | None]
-
-
-def status_of(row: OnlineRow | None, *, ttl: timedelta | None, now_micros: int) -> Status:
-    """PRESENT, NOT_FOUND, or EXPIRED when the event lies more than `ttl` before now."""
-    return _state(row, _oldest(ttl, now_micros))
-
-
-def _oldest(ttl: timedelta | None, now_micros: int) -> int:
-    return -_SIGN if ttl is None else now_micros - ttl // _MICROSECOND
-
-
-def _state(row: OnlineRow | None, oldest: int) -> Status:
-    if row is None:
-        return Status.NOT_FOUND
-    return Status.EXPIRED if row.event_micros < oldest else Status.PRESENT
-
-
-def columns_of(
-    rows: Sequence[OnlineRow | None], features: Sequence[str], *, ttl: timedelta | None, now_micros: int
-) -> OnlineColumns:
-    """The features of these rows as columns; what is absent, expired or null is None with its status.
-
-    A feature that its row does not have is null: the row is older than the feature.
-    """
-    oldest = _oldest(ttl, now_micros)
-    states: list[Status] = []
-    payloads: list[bytes] = []
-    micros: list[int | None] = []
-    for row in rows:
-        if row is None:
-            states.append(_NOT_FOUND)
-            micros.append(None)
-            continue
-        micros.append(row[0])
-        if row[0] < oldest:
-            states.append(_EXPIRED)
-        else:
-            states.append(_PRESENT)
-            payloads.append(row[2])
-    values = _decoded(payloads)
-    if len(values) < len(states):  # what is not there has no values
-        found = iter(values)
-        values = [next(found) if state is _PRESENT else {} for state in states]
-    columns: dict[str, list[Any]] = {}
-    statuses: dict[str, list[Status]] = {}
-    for name in features:
-        columns[name] = column = [one.get(name) for one in values]
-        statuses[name] = _statuses(column, states)
-    return OnlineColumns(columns, statuses, micros)
-
-
-def _statuses(column: list[Any], states: list[Status]) -> list[Status]:
-    for value in column:
-        if value is None:  # by identity: a vector answers `==` number by number
-            pairs = zip(column, states, strict=True)
-            return [_NULL if one is None and state is _PRESENT else state for one, state in pairs]
-    return states.copy()  # so nothing is absent, expired or null

@@ -86,16 +86,15 @@ def _push(
 
 
 def _stored(view: FeatureView, keys: list[Key], columns: _Columns, online: OnlineStore) -> Written:
-    place = f"{view.name}@{view.version}"
     if len(keys) <= BATCH_ROWS:  # one transaction either way; a few rows are made quicker one by one
-        written = online.write(place, [(key, columns.row(at)) for at, key in enumerate(keys)], journal=True)
+        written = online.write(view.namespace, [(key, columns.row(at)) for at, key in enumerate(keys)], journal=True)
     else:
         events, created = (np.asarray(one, dtype=np.int64) for one in (columns.events, columns.created))
         written = online.write_columns(
-            place, keys, events, created, columns.payloads, event_ids=columns.ids, journal=True
+            view.namespace, keys, events, created, columns.payloads, event_ids=columns.ids, journal=True
         )
     if keys:
-        note_newest(online, place, int(max(columns.events)))
+        note_newest(online, view.namespace, int(max(columns.events)))
     return written
 
 

@@ -110,12 +110,47 @@ def check_rows(view: FeatureView, rows: Iterable[object], *, now: datetime) -> C
 
 def check_values(view: FeatureView, rows: Iterable[object], *, now: datetime) -> CheckedValues:
     """As `check_rows`, but the good rows stay Python values: for a few rows the way through Arrow is the longest part."""
-    faults: dict[int, list[str]] = {}
     offered = rows if isinstance(rows, Sequence) else list(rows)
+    early: list[datetime] = []
+    untyped = TextRow in {*map(type, offered)}
+    columns = _faultless(view, offered, _readers(view, now, early, untyped=untyped))
+    problems: tuple[Problem, ...] = ()
+    if columns is None:
+        early = []
+        columns, problems = _sorted_out(view, offered, _readers(view, now, early, untyped=untyped))
+    created = zip(columns["created_timestamp"], columns["event_timestamp"], strict=True)
+    columns["created_timestamp"] = [one or event for one, event in created]
+    columns["event_id"] = _event_ids(view.name, columns)
+    return CheckedValues(columns, problems, min(early) - MAX_AHEAD if early else None)
+
+
+def _faultless(view: FeatureView, rows: Sequence[Any], readers: Mapping[str, _Reader]) -> dict[str, list[Any]] | None:
+    """The columns of rows that are all fine, read one after the other; None where one is not."""
+    if view.derive is not None:
+        return None
+    passed = {one.name for one in view.embeddings}
+    columns: dict[str, list[Any]] = {name: [None] * len(rows) for name in readers}
+    try:
+        for place, row in enumerate(rows):
+            if type(row) is not dict and not isinstance(row, Mapping):
+                return None
+            for name, value in row.items():
+                if value is not None and name not in passed:
+                    read = readers[name]
+                    columns[name][place] = read(value) if type(value) in _SIMPLE else _read(read, value)
+    except (_WrongError, KeyError, TypeError):  # a bad value, an unknown column
+        return None
+    whole = all(None not in columns[name] for name in (*view.entity.keys, "event_timestamp"))
+    return columns if whole else None
+
+
+def _sorted_out(
+    view: FeatureView, offered: Sequence[object], readers: Mapping[str, _Reader]
+) -> tuple[dict[str, list[Any]], tuple[Problem, ...]]:
+    """The columns of the good rows, and everything that is wrong with the others."""
+    faults: dict[int, list[str]] = {}
     given = _mappings(offered, faults, view.derive)
     broken = set(faults)
-    early: list[datetime] = []
-    readers = _readers(view, now, early, untyped=any(isinstance(one, TextRow) for one in offered))
     _unknown_columns(given, readers.keys(), {one.name for one in view.embeddings}, faults)
     columns = {name: _column(name, given, read, faults) for name, read in readers.items()}
     for name in (*view.entity.keys, "event_timestamp"):
@@ -123,11 +158,7 @@ def check_values(view: FeatureView, rows: Iterable[object], *, now: datetime) ->
     bad = {place for place, what in faults.items() if what}
     if bad:
         columns = {name: [one for at, one in enumerate(all_) if at not in bad] for name, all_ in columns.items()}
-    problems = tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
-    created = zip(columns["created_timestamp"], columns["event_timestamp"], strict=True)
-    columns["created_timestamp"] = [one or event for one, event in created]
-    columns["event_id"] = _event_ids(view.name, columns)
-    return CheckedValues(columns, problems, min(early) - MAX_AHEAD if early else None)
+    return columns, tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
 
 
 def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> CheckedRows:

@@ -329,6 +329,12 @@ class FeatureView:
     compute: Callable[..., Any] | None
     derive: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None
     doc: str
+    embeddings: tuple[Feature, ...] = field(init=False, repr=False, compare=False)
+    """The features whose values are vectors; they live in their own tables, by model version."""
+    stored: tuple[Feature, ...] = field(init=False, repr=False, compare=False)
+    """The features that the offline table has as columns: all but the embeddings."""
+    namespace: str = field(init=False, repr=False, compare=False)
+    """Where an online store has the view's rows: its name and version, such as `user_profile@1`."""
 
     def __init__(
         self,
@@ -350,10 +356,11 @@ class FeatureView:
         if isinstance(upstream, str):
             message = f"feature view {name!r}: upstream is one text; write upstream=({upstream!r},)"
             raise DeclarationError(message)
+        known = _named(name, features, entity.keys)
         values = {
             "name": name,
             "entity": entity,
-            "features": _named(name, features, entity.keys),
+            "features": known,
             "version": version,
             "owner": owner,
             "source": _source(name, source),
@@ -363,6 +370,9 @@ class FeatureView:
             "compute": compute,
             "derive": derive,
             "doc": doc,
+            "embeddings": tuple(one for one in known.values() if one.kind is Kind.EMBEDDING),
+            "stored": tuple(one for one in known.values() if one.kind is not Kind.EMBEDDING),
+            "namespace": f"{name}@{version}",
         }
         for word, value in values.items():
             object.__setattr__(self, word, value)
@@ -378,16 +388,6 @@ class FeatureView:
             return self.features[name]
         except KeyError:
             raise _unknown(self.name, name, self.features) from None
-
-    @property
-    def embeddings(self) -> tuple[Feature, ...]:
-        """The features whose values are vectors; they live in their own tables, by model version."""
-        return tuple(one for one in self.features.values() if one.kind is Kind.EMBEDDING)
-
-    @property
-    def stored(self) -> tuple[Feature, ...]:
-        """The features that the offline table has as columns: all but the embeddings."""
-        return tuple(one for one in self.features.values() if one.kind is not Kind.EMBEDDING)
 
 
 @dataclass(frozen=True, slots=True)

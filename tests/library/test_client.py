@@ -256,9 +256,7 @@ def test_what_the_client_gives_has_the_fields_of_what_the_store_gives(over_http,
     """`degraded` of features is the server's: in process the store that is away is an error."""
     own = {one.name for one in dataclasses.fields(over_http)} - ({"degraded"} if over_http is Features else set())
 
-    assert own <= {name for name in dir(in_process) if not name.startswith("_")} | {
-        one.name for one in dataclasses.fields(in_process)
-    }
+    assert own <= {name for name in [*dir(in_process), *in_process.__annotations__] if not name.startswith("_")}
 
 
 def test_an_async_search_asks_what_the_other_asks():

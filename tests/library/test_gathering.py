@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from lodestore.errors import RequestError, StoreError
-from lodestore.online import OnlineRow
+from lodestore.online import OnlineRow, decode_key, encode_values, time_and_payload
 from lodestore.server.endpoint import Answer
 from lodestore.server.gathering import Gathering
 from lodestore.server.lanes import Lane
@@ -29,23 +29,25 @@ class SlowStore(MemoryOnlineStore):
         self.gone = False
         self.write("users@1", [((f"u{n}",), OnlineRow(n, n, b"\x01{}")) for n in range(9)])
 
-    def read(self, namespace, keys):
-        self.asked.append((namespace, list(keys)))
+    def fetch(self, namespace, keys):
+        self.asked.append((namespace, [decode_key(one) for one in keys]))
         assert self.go.wait(10)
         if self.gone:
             message = "the store is away"
             raise StoreError(message)
-        return super().read(namespace, keys)
+        return super().fetch(namespace, keys)
 
 
 def asking(gathering: Gathering, *users: str):
     """One request: the event times of these users."""
 
-    def answer(reader):
-        rows = reader("users@1", [(user,) for user in users])
-        return Answer(b"", headers={"times": ",".join("-" if one is None else str(one.event_micros) for one in rows)})
+    keys = encode_values(users)
 
-    return gathering.run(lambda: {"users@1": [(user,) for user in users]}, answer)
+    def answer(fetch):
+        times = [None if one is None else time_and_payload(one)[0] for one in fetch("users@1", keys)]
+        return Answer(b"", headers={"times": ",".join("-" if one is None else str(one) for one in times)})
+
+    return gathering.run(lambda: {"users@1": keys}, answer)
 
 
 @contextmanager

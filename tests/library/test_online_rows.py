@@ -19,10 +19,8 @@ from lodestore.online import (
     BATCH_ROWS,
     Delivery,
     OnlineRow,
-    Status,
     Written,
     batches,
-    columns_of,
     decode_key,
     decode_payload,
     decode_row,
@@ -31,9 +29,9 @@ from lodestore.online import (
     encode_keys,
     encode_payload,
     encode_row,
+    encode_values,
     key_within,
     settle,
-    status_of,
 )
 
 NOON = 1_790_000_000_000_000
@@ -335,7 +333,7 @@ def delivery(key: str, event: int, event_id: bytes | None = None, *, payload: by
 
 
 def test_a_batch_settles_against_itself_as_if_its_rows_came_one_by_one():
-    settled = settle([delivery("a", 1), delivery("a", 3), delivery("a", 2)], stored={})
+    settled = settle([delivery("a", 1), delivery("a", 3), delivery("a", 2)], stored={}.get)
 
     assert settled.written == Written(accepted=2, late=1)
     assert decode_row(settled.rows[encode_key(("a",))]).event_micros == 3
@@ -343,7 +341,7 @@ def test_a_batch_settles_against_itself_as_if_its_rows_came_one_by_one():
 
 
 def test_a_seen_event_changes_nothing_at_all():
-    settled = settle([delivery("a", 5, b"e1")], stored={}, seen={b"e1"})
+    settled = settle([delivery("a", 5, b"e1")], stored={}.get, seen={b"e1"})
 
     assert (settled.rows, settled.journal, settled.events) == ({}, [], {})
     assert settled.written == Written(duplicates=1)
@@ -362,72 +360,23 @@ def test_batches_rebuild_the_rows_within_their_limits(sizes, small):
     assert all(len(batch) == 1 or sum(len(one.stored) for one in batch) <= BATCH_BYTES for batch in cut)
 
 
-# Answers
-
-
-def row(event: int, **values: object) -> OnlineRow:
-    return OnlineRow(event, event, encode_payload(values))
-
-
-def test_a_row_expires_after_its_ttl_and_not_before():
-    assert status_of(row(NOON), ttl=timedelta(seconds=1), now_micros=NOON + 1_000_000) is Status.PRESENT
-    assert status_of(row(NOON), ttl=timedelta(seconds=1), now_micros=NOON + 1_000_001) is Status.EXPIRED
-    assert status_of(row(NOON), ttl=None, now_micros=NOON * 2) is Status.PRESENT
-    assert status_of(row(NOON + 5), ttl=DAY, now_micros=NOON) is Status.PRESENT
-    assert status_of(None, ttl=DAY, now_micros=NOON) is Status.NOT_FOUND
-
-
-def test_columns_carry_values_statuses_and_times_in_the_order_of_the_rows():
-    rows = [row(NOON, level="expert", age=None), None, row(0, level="old", age=3), row(NOON, level="expert")]
-
-    answer = columns_of(rows, ["age", "level"], ttl=DAY, now_micros=NOON)
-
-    assert answer.columns == {"age": [None] * 4, "level": ["expert", None, None, "expert"]}
-    assert answer.statuses == {
-        "age": [Status.NULL, Status.NOT_FOUND, Status.EXPIRED, Status.NULL],
-        "level": [Status.PRESENT, Status.NOT_FOUND, Status.EXPIRED, Status.PRESENT],
-    }
-    assert answer.event_micros == [NOON, None, 0, NOON]
-
-
-@given(st.lists(st.none() | payloads, max_size=12))
-def test_many_rows_are_read_as_each_one_is_by_itself(values):
-    rows = [None if one is None else OnlineRow(NOON, NOON, encode_payload(one)) for one in values]
-    names = sorted({name for one in values if one for name in one})
-
-    answer = columns_of(rows, names, ttl=DAY, now_micros=NOON)
-
-    alone = [columns_of([one], names, ttl=DAY, now_micros=NOON) for one in rows]
-    assert answer.columns == {name: [one.columns[name][0] for one in alone] for name in names}
-    assert answer.statuses == {name: [one.statuses[name][0] for one in alone] for name in names}
-
-
-@pytest.mark.parametrize("values", [{"x": 1}, {"at": MOMENT}, {"v": np.ones(3)}])
-def test_a_damaged_row_among_many_is_an_error(values):
-    rows = [row(NOON, **values) for _ in range(9)]
-    rows[4] = rows[4]._replace(payload=rows[4].payload[:-4])
-
-    with pytest.raises(StoreError, match="rebuild"):
-        columns_of(rows, list(values), ttl=DAY, now_micros=NOON)
-
-
 @given(st.lists(keys, max_size=9))
 def test_keys_are_encoded_as_each_one_is_by_itself(many):
     assert encode_keys(many) == [encode_key(one) for one in many]
 
 
+@given(st.lists(st.text(max_size=9) | st.integers(-(2**63), 2**63 - 1), max_size=9))
+def test_single_values_are_encoded_as_keys_of_one_value(many):
+    assert encode_values(many) == [encode_key((one,)) for one in many]
+
+
+@pytest.mark.parametrize("others", [0, 9])
+@pytest.mark.parametrize("value", [None, 1.5, True, "\ud800", "x" * 70_000])
+def test_a_value_that_is_no_key_is_refused_also_among_others(value, others):
+    with pytest.raises(RequestError, match="join key"):
+        encode_values(["u1"] * others + [value])
+
+
 def test_a_key_with_a_surrogate_is_refused_among_others():
     with pytest.raises(RequestError, match="neither valid text"):
         encode_keys([("u1",), ("\ud800",)])
-
-
-@given(
-    arrays.arrays(np.float32, st.tuples(st.integers(0, 9), st.integers(1, 4))), st.lists(st.integers(0, 8), max_size=3)
-)
-def test_many_vectors_are_read_bit_by_bit_also_where_one_of_them_is_missing(vectors, gone):
-    rows = [OnlineRow(NOON, NOON, encode_payload({"v": None if at in gone else one})) for at, one in enumerate(vectors)]
-
-    found = columns_of(rows, ["v"], ttl=DAY, now_micros=NOON).columns["v"]
-
-    shown = [None if one is None else one.tobytes() for one in found]
-    assert shown == [None if at in gone else one.tobytes() for at, one in enumerate(vectors)]

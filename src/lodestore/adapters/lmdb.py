@@ -19,7 +19,7 @@ from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import lmdb
 import numpy as np
@@ -234,18 +234,24 @@ class LmdbOnlineStore:
 
     # Rows
 
-    def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
-        """One answer for each key, in order, duplicates included; all from one moment."""
+    def fetch(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The stored rows of these encoded keys, in order, duplicates included; all from one moment."""
         prefix = namespace_prefix(namespace)
-        addresses = _addresses(prefix, encode_keys(keys))
         shared = self._here()
         database = shared.rows
-        try:  # what `_transaction` does, without the price of its generator: this is what requests wait for
-            with shared.environment.begin() as txn:
-                found = [txn.get(address, None, database) for address in addresses]
+        try:  # what `_transaction` does, without its price: this is what requests wait for
+            if len(keys) == 1:
+                with shared.environment.begin() as txn:
+                    return [txn.get(_address(prefix, keys[0]), None, database)]
+            addresses = _addresses(prefix, keys)
+            with shared.environment.begin(db=database) as txn:
+                return [*map(txn.get, addresses)]
         except lmdb.Error as error:
             raise _told(error, self._folder, self._map_size) from error
-        return [None if one is None else decode_row(one) for one in found]
+
+    def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        """The same with keys and rows as Python has them."""
+        return [None if one is None else decode_row(one) for one in self.fetch(namespace, encode_keys(keys))]
 
     def write(self, namespace: str, rows: Iterable[tuple[Key, OnlineRow]], *, journal: bool = False) -> Written:
         """Every row is stored, late or a duplicate; with `journal`, row and entry are one commit."""
@@ -332,7 +338,7 @@ class LmdbOnlineStore:
                 rows, late = _newest(addresses, stored, before)
             cursor.putmulti(rows.items())
             if journal:
-                _append_journal(shared, txn, prefix, zip(addresses, stored, strict=True))
+                _append_journal(shared, txn, prefix, [*zip(addresses, stored, strict=True)])
         return late
 
     def _remember(self, events: list[tuple[bytes, bytes]]) -> None:
@@ -473,9 +479,10 @@ class LmdbOnlineStore:
             _release(shared)
 
 
-def _addresses(prefix: bytes, keys: list[bytes]) -> list[bytes]:
-    longest = _LONGEST_KEY - len(prefix)
-    return [prefix + key if len(key) <= longest else hashed_key(prefix, key) for key in keys]
+def _addresses(prefix: bytes, keys: Sequence[bytes]) -> list[bytes]:
+    if len(prefix) + max(map(len, keys), default=0) <= _LONGEST_KEY:
+        return [prefix + key for key in keys]
+    return [_address(prefix, key) for key in keys]
 
 
 def _address(prefix: bytes, key: bytes) -> bytes:
@@ -510,21 +517,32 @@ def _while(rows: Iterable[_T], wanted: Callable[[_T], bool]) -> Iterator[_T]:
         yield one
 
 
+class _Seen:
+    """The event ids of a namespace, looked up one by one."""
+
+    __slots__ = ("_database", "_prefix", "_txn")
+
+    def __init__(self, txn: lmdb.Transaction[bytes], prefix: bytes, database: Any) -> None:  # noqa: ANN401 - LMDB's own
+        self._txn = txn
+        self._prefix = prefix
+        self._database = database
+
+    def __contains__(self, event_id: object) -> bool:
+        return self._txn.get(_event_key(self._prefix, cast("bytes", event_id)), None, self._database) is not None
+
+
 def _settled(
     shared: _Shared, txn: lmdb.Transaction[bytes], prefix: bytes, batch: list[Delivery], *, journal: bool
 ) -> Written:
     """What the batch changes is changed in this transaction."""
-    addresses = [one.key for one in batch]
-    event_keys = {one.event_id: _event_key(prefix, one.event_id) for one in batch if one.event_id is not None}
-    stored = dict(txn.cursor(shared.rows).getmulti(addresses))
-    known = set(txn.cursor(shared.events).getmulti(list(event_keys.values()), values=False))
-    seen = {event_id for event_id, key in event_keys.items() if key in known} if known else known
-    settled = settle(batch, stored=stored, seen=seen)
-    txn.cursor(shared.rows).putmulti(settled.rows.items())
-    remembered = sorted((event_keys[one], when) for one, when in settled.events.items())
-    txn.cursor(shared.events).putmulti(remembered)
+    database = shared.rows
+    settled = settle(batch, stored=lambda key: txn.get(key, None, database), seen=_Seen(txn, prefix, shared.events))
+    for key, row in settled.rows.items():
+        txn.put(key, row, db=database)
+    for key, when in sorted([(_event_key(prefix, one), when) for one, when in settled.events.items()]):
+        txn.put(key, when, db=shared.events)
     if journal:
-        _append_journal(shared, txn, prefix, ((one.key, one.stored) for one in settled.journal))
+        _append_journal(shared, txn, prefix, [(one.key, one.stored) for one in settled.journal])
     return settled.written
 
 
@@ -542,13 +560,14 @@ def _newest(addresses: list[bytes], stored: list[bytes], before: dict[bytes, byt
 
 
 def _append_journal(
-    shared: _Shared, txn: lmdb.Transaction[bytes], prefix: bytes, rows: Iterable[tuple[bytes, bytes]]
+    shared: _Shared, txn: lmdb.Transaction[bytes], prefix: bytes, rows: Sequence[tuple[bytes, bytes]]
 ) -> None:
     """The rows are the newest journal entries; the last sequence is kept where an empty journal is not."""
-    last = _SEQUENCE.unpack(txn.get(_SEQUENCE_KEY, _SEQUENCE.pack(0), db=shared.meta))[0]
-    given = list(rows)
-    heads = {size: _PREFIX.pack(len(prefix), size) for size in {len(address) for address, _ in given}}
-    values = [heads[len(address)] + address + stored for address, stored in given]
+    if not rows:
+        return
+    (last,) = _SEQUENCE.unpack(txn.get(_SEQUENCE_KEY, _SEQUENCE.pack(0), shared.meta))
+    heads = {size: _PREFIX.pack(len(prefix), size) for size in {len(address) for address, _ in rows}}
+    values = [heads[len(address)] + address + stored for address, stored in rows]
     keys = map(_SEQUENCE.pack, range(last + 1, last + 1 + len(values)))
     txn.cursor(shared.journal).putmulti(zip(keys, values, strict=True), append=True)
     txn.put(_SEQUENCE_KEY, _SEQUENCE.pack(last + len(values)), db=shared.meta)

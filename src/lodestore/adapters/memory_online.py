@@ -20,6 +20,7 @@ from lodestore.online import (
     deliveries,
     deliveries_of_columns,
     encode_key,
+    encode_keys,
     mark_key,
     namespace_prefix,
     settle,
@@ -42,14 +43,16 @@ class MemoryOnlineStore:
         self._meta: dict[bytes, bytes] = {}
         self._closed = False
 
-    def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
-        """One answer for each key, in order, duplicates included."""
+    def fetch(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The stored rows of these encoded keys, in order, duplicates included; all from one moment."""
         self._check(namespace)
-        encoded = [encode_key(key) for key in keys]
         with self._lock:
             rows = self._rows.get(namespace, {})
-            found = [rows.get(key) for key in encoded]
-        return [None if one is None else decode_row(one) for one in found]
+            return [rows.get(key) for key in keys]
+
+    def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        """The same with keys and rows as Python has them."""
+        return [None if one is None else decode_row(one) for one in self.fetch(namespace, encode_keys(keys))]
 
     def write(self, namespace: str, rows: Iterable[tuple[Key, OnlineRow]], *, journal: bool = False) -> Written:
         """Every row is stored, late or a duplicate."""
@@ -83,7 +86,7 @@ class MemoryOnlineStore:
         with self._lock:
             rows = self._rows.setdefault(namespace, {})
             events = self._events.setdefault(namespace, {})
-            settled = settle(batch, stored=rows, seen=events)
+            settled = settle(batch, stored=rows.get, seen=events)
             rows.update(settled.rows)
             events.update(settled.events)
             if journal:

@@ -164,12 +164,16 @@ class ValkeyOnlineStore:
 
     # Rows
 
-    def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
-        """One answer for each key, in order, duplicates included; all from one moment."""
-        name, encoded = self._rows(namespace), encode_keys(keys)
+    def fetch(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The stored rows of these encoded keys, in order, duplicates included; all from one moment."""
+        name = self._rows(namespace)
         with self._asking() as client:
-            found = client.hmget(name, encoded) if encoded else []
-        return [None if one is None else decode_row(one) for one in found]
+            found: list[bytes | None] = client.hmget(name, keys) if keys else []
+        return found
+
+    def read(self, namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        """The same with keys and rows as Python has them."""
+        return [None if one is None else decode_row(one) for one in self.fetch(namespace, encode_keys(keys))]
 
     def write(self, namespace: str, rows: Iterable[tuple[Key, OnlineRow]], *, journal: bool = False) -> Written:
         """Every row is stored, late or a duplicate; row and journal entry are one step of the server."""

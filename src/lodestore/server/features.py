@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 
 from lodestore.errors import RequestError
-from lodestore.features import OnlineAnswer, Reader
+from lodestore.features import Fetch, OnlineAnswer
 from lodestore.live import Live
 from lodestore.online import Written
 from lodestore.server.body import a_list, a_text, a_whole, an_object, parsed
@@ -47,7 +47,7 @@ async def read_features(call: Call) -> Answer:
     if gathering is not None and cells <= call.serving.options.rows_on_loop:
         return await gathering.run(
             lambda: call.serving.features.wanted(refs, entities, release=generation),
-            lambda reader: _read(call, live, refs, entities, inputs, reader),
+            lambda fetch: _read(call, live, refs, entities, inputs, fetch),
         )
     return await call.serving.reading.run(lambda: _read(call, live, refs, entities, inputs))
 
@@ -89,11 +89,11 @@ def _read(
     refs: Sequence[str],
     entities: Mapping[str, Any],
     inputs: Mapping[str, Any] | None,
-    reader: Reader | None = None,
+    fetch: Fetch | None = None,
 ) -> Answer:
     serving = call.serving
     _check_tenant(call, refs)
-    found = serving.features.online(refs, entities, inputs=inputs, release=live.release.generation, reader=reader)
+    found = serving.features.online(refs, entities, inputs=inputs, release=live.release.generation, fetch=fetch)
     call.view = refs[0].partition(":")[0].partition("@")[0]
     degraded = [*serving.stale(), *(["features"] if serving.features.down else [])]
     call.marks = (*degraded, *(("stale",) if found.stale else ()))

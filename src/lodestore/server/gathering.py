@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lodestore.errors import LodestoreError, StoreError, UnavailableError
-from lodestore.features import Reader
-from lodestore.online import Key, OnlineRow, OnlineStore
+from lodestore.features import Fetch
+from lodestore.online import OnlineStore
 from lodestore.server.endpoint import Answer
 from lodestore.server.lanes import Lane
 from lodestore.server.metrics import Metrics
@@ -20,8 +20,8 @@ _LARGEST_ROUND = 64
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    wanted: Callable[[], Mapping[str, Sequence[Key]]]
-    answer: Callable[[Reader], Answer]
+    wanted: Callable[[], Mapping[str, Sequence[bytes]]]
+    answer: Callable[[Fetch], Answer]
     future: asyncio.Future[Answer]
 
 
@@ -40,9 +40,9 @@ class Gathering:
         self._round: asyncio.Task[None] | None = None
 
     async def run(
-        self, wanted: Callable[[], Mapping[str, Sequence[Key]]], answer: Callable[[Reader], Answer]
+        self, wanted: Callable[[], Mapping[str, Sequence[bytes]]], answer: Callable[[Fetch], Answer]
     ) -> Answer:
-        """The answer, made with a reader that has the rows of the wanted keys by namespace, and looks others up."""
+        """The answer, made with a `fetch` that has the rows of the wanted keys by namespace, and looks others up."""
         self._lane.check(len(self._waiting))
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Read(wanted, answer, future))
@@ -77,17 +77,17 @@ class Gathering:
         """The answers, or what kept each from being made; for a thread."""
         rows = self._rows(batch) if len(batch) > 1 else {}
 
-        def reader(namespace: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        def fetch(namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
             known = rows.get(namespace)
             if known is None or not known.keys() >= set(keys):
-                return self._store.read(namespace, keys)
+                return self._store.fetch(namespace, keys)
             return [known[key] for key in keys]
 
-        return [_outcome(one.answer, reader) for one in batch]
+        return [_outcome(one.answer, fetch) for one in batch]
 
-    def _rows(self, batch: Sequence[_Read]) -> dict[str, dict[Key, OnlineRow | None]]:
+    def _rows(self, batch: Sequence[_Read]) -> dict[str, dict[bytes, bytes | None]]:
         """What the batch wants, by namespace and key; nothing where the store does not give it, so that each tries alone."""
-        keys: dict[str, dict[Key, None]] = {}
+        keys: dict[str, dict[bytes, None]] = {}
         for one in batch:
             try:
                 wanted = one.wanted()
@@ -97,14 +97,15 @@ class Gathering:
                 keys.setdefault(namespace, {}).update(dict.fromkeys(some))
         try:
             return {
-                place: dict(zip(some, self._store.read(place, list(some)), strict=True)) for place, some in keys.items()
+                place: dict(zip(some, self._store.fetch(place, list(some)), strict=True))
+                for place, some in keys.items()
             }
         except (StoreError, UnavailableError):
             return {}
 
 
-def _outcome(answer: Callable[[Reader], Answer], reader: Reader) -> Answer | Exception:
+def _outcome(answer: Callable[[Fetch], Answer], fetch: Fetch) -> Answer | Exception:
     try:
-        return answer(reader)
+        return answer(fetch)
     except Exception as error:  # noqa: BLE001 - raised again where it was asked
         return error

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from lodestore.errors import DamagedRowError, ModelError, SchemaVersionError, StoreError, UnavailableError
-from lodestore.features import Features, OnlineAnswer, Reader
+from lodestore.features import Features, Fetch, OnlineAnswer
 from lodestore.grouping import Extras
 from lodestore.live import Live
 from lodestore.models import EmbeddingVersion
@@ -61,12 +61,12 @@ class ServedFeatures(Features):
         *,
         inputs: Mapping[str, Sequence[Any]] | None = None,
         release: int = 0,
-        reader: Reader | None = None,
+        fetch: Fetch | None = None,
     ) -> OnlineAnswer:
         """The features of these entities; nulls when the online store is away."""
         if not self.down:
             try:
-                found = super().online(refs, entities, inputs=inputs, release=release, reader=reader)
+                found = super().online(refs, entities, inputs=inputs, release=release, fetch=fetch)
             except (DamagedRowError, SchemaVersionError):
                 raise  # the store answers: it is this row, and no other, that cannot be read
             except (StoreError, UnavailableError) as error:
