@@ -96,11 +96,17 @@ def test_without_any_key_only_this_machine_is_answered():
     access.use([])
 
     assert access.caller({"client": ("127.0.0.1", 1)}, {}, "admin").id == ""
+    assert access.caller({"client": ("127.0.0.1", 1)}, {b"x-forwarded-for": b"127.0.0.1, ::1"}, "admin").id == ""
     for scope, headers in (
         ({"client": ("10.0.0.9", 1)}, {}),
         ({"client": ("127.0.0.1", 1)}, {b"origin": b"https://evil.example"}),
         ({"client": ("127.0.0.1", 1)}, {b"origin": b"null"}),
         ({"client": ("127.0.0.1", 1)}, {b"host": b"rebound.example:7373"}),
+        ({"client": ("127.0.0.1", 1)}, {b"x-forwarded-for": b"203.0.113.9"}),
+        ({"client": ("127.0.0.1", 1)}, {b"x-forwarded-for": b"127.0.0.1, 203.0.113.9"}),
+        ({"client": ("127.0.0.1", 1)}, {b"x-forwarded-for": b"unknown"}),
+        ({"client": ("127.0.0.1", 1)}, {b"x-real-ip": b"203.0.113.9:4711"}),
+        ({"client": None}, {b"forwarded": b"for=203.0.113.9;proto=https"}),
     ):
         with pytest.raises(HttpError) as refused:
             access.caller(scope, headers, "read")

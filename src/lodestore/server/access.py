@@ -19,6 +19,7 @@ from lodestore.store import COLUMNS
 
 __all__ = ["ANYBODY", "Access", "Caller", "is_loopback"]
 
+_FORWARDED = (b"x-forwarded-for", b"x-real-ip", b"forwarded")
 _log = logging.getLogger("lodestore.server")
 
 
@@ -108,7 +109,9 @@ def _closed(key: Key) -> Key:
 def _somebody_here(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Caller:
     """Without keys, only this machine is answered, and no web page that happens to be open on it."""
     client = scope.get("client")
-    if client is not None and _is_elsewhere(str(client[0])):
+    # A proxy on this machine passes on what comes from wherever it says.
+    passed_on = [headers[name] for name in _FORWARDED if name in headers]
+    if (client is not None and _is_elsewhere(str(client[0]))) or not all(map(_is_from_here, passed_on)):
         message = "without keys only this machine is answered; make a key with: lodestore keys add --scope read"
         raise HttpError(403, "forbidden", message)
     page = _page_of(headers.get(b"origin"), headers.get(b"host", b""))
@@ -123,6 +126,14 @@ def _is_elsewhere(address: str) -> bool:
     """Whether the peer has an IP address that is not this machine's own; a Unix socket has none."""
     try:
         return not ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_from_here(passed_on: bytes) -> bool:
+    """Whether a proxy says that every sender is this machine; what is no address is somebody else."""
+    try:
+        return all(ipaddress.ip_address(one.strip()).is_loopback for one in passed_on.decode("latin-1").split(","))
     except ValueError:
         return False
 

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -113,7 +113,7 @@ class Answer:
     status: int = 200
     cache: bytes = b"none"
     release: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] | None = None
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -131,10 +131,11 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is a problem document."""
-        headers, tracing = dict(scope["headers"]), self._serving.tracing
+        tracing = self._serving.tracing
         if tracing is None:
-            await self._served(scope, headers, receive, send)
+            await self._served(scope, dict(scope["headers"]), receive, send)
             return
+        headers = dict(scope["headers"])
         with tracing.request(self._name, scope["method"], headers) as span:
             call, answer = await self._served(scope, headers, receive, send)
             tracing.answered(span, call, answer)
@@ -153,12 +154,13 @@ class Endpoint:
             serving.inflight -= 1
         seconds = time.perf_counter() - started
         serving.metrics.request(self._name, call.view, answer.status, seconds)
-        for mark in call.marks:
-            serving.metrics.add("lodestore_degraded_total", part=mark)
+        if call.marks:
+            for mark in call.marks:
+                serving.metrics.add("lodestore_degraded_total", part=mark)
         if (
-            (answer.status >= _FAULT and self._wanted is not None)
-            or seconds > _SLOW_SECONDS
+            seconds > _SLOW_SECONDS
             or serving.options.log_requests
+            or (answer.status >= _FAULT and self._wanted is not None)
         ):
             _tell(self._name, call, answer.status, seconds)
         return call, answer
@@ -195,19 +197,21 @@ async def _body(receive: Receive, call: Call) -> bytes:
     told = call.headers.get(b"content-length", b"0")
     if told.isdigit() and int(told) > most:
         raise _too_large(most)
-    parts, size, more = [], 0, True
+    body, size, more = b"", 0, True
+    parts: list[bytes] = []
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             text = "the caller went away before the body was complete"
             raise HttpError(400, "disconnected", text)
-        part = message.get("body", b"")
-        size += len(part)
+        body = message.get("body", b"")
+        size += len(body)
         if size > most:
             raise _too_large(most)
-        parts.append(part)
         more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        if more or parts:
+            parts.append(body)
+    return b"".join(parts) if parts else body
 
 
 def _too_large(most: int) -> HttpError:

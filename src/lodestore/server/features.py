@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,44 +27,47 @@ __all__ = ["arrow_stream", "list_views", "push_rows", "read_features"]
 _READ = frozenset({"features", "entities", "inputs", "service", "release"})
 _PUSH = frozenset({"view", "rows"})
 _VIEW = frozenset({"view"})
+_TEXTS = {str}
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 
 async def read_features(call: Call) -> Answer:
     """POST /v1/features: columns in the order of the entities."""
-    values = parsed(call.body, _READ)
+    values, serving = parsed(call.body, _READ), call.serving
     refs = _refs(call, values)
     entities = _columns(an_object(values, "entities"), call)
     inputs = an_object(values, "inputs", None)
-    live = await call.serving.at(call.snapshot, a_whole(values, "release", None), search=False)
-    rows = max(map(len, entities.values()), default=0)
-    cells = rows * len(refs)
-    if cells > call.serving.options.max_values:
-        message = f"{cells:,} values in one request; at most {call.serving.options.max_values:,}, ask in parts"
+    live = call.snapshot
+    if "release" in values:
+        live = await serving.at(live, a_whole(values, "release", None), search=False)
+    cells = max([*map(len, entities.values())], default=0) * len(refs)
+    if cells > serving.options.max_values:
+        message = f"{cells:,} values in one request; at most {serving.options.max_values:,}, ask in parts"
         raise RequestError(message)
-    if call.serving.on_loop and cells <= call.serving.options.rows_on_loop and not inputs:
+    if serving.on_loop and cells <= serving.options.rows_on_loop and not inputs:
         return _read(call, live, refs, entities, None)
-    gathering, generation = call.serving.gathering, live.release.generation
-    if gathering is not None and cells <= call.serving.options.rows_on_loop:
+    gathering, generation = serving.gathering, live.release.generation
+    if gathering is not None and cells <= serving.options.rows_on_loop:
         return await gathering.run(
-            lambda: call.serving.features.wanted(refs, entities, release=generation),
+            lambda: serving.features.wanted(refs, entities, release=generation),
             lambda fetch: _read(call, live, refs, entities, inputs, fetch),
         )
-    return await call.serving.reading.run(lambda: _read(call, live, refs, entities, inputs))
+    return await serving.reading.run(lambda: _read(call, live, refs, entities, inputs))
 
 
 def _refs(call: Call, values: Mapping[str, Any]) -> list[str]:
-    refs = a_list(values, "features", [])
-    service = a_text(values, "service", None)
-    if service is not None:
-        refs = [*refs, *map(str, call.serving.features.catalog.service(service).features)]
-    if {*map(type, refs)} - {str}:
+    refs: list[str] = a_list(values, "features", [])
+    if "service" in values:
+        service = a_text(values, "service", None)
+        more = () if service is None else call.serving.features.catalog.service(service).features
+        refs = [*refs, *map(str, more)]
+    if {*map(type, refs)} != _TEXTS and refs:
         message = "features has an entry that is no text; write VIEW:FEATURE"
         raise RequestError(message)
     return refs
 
 
-def _columns(entities: Mapping[str, Any], call: Call) -> dict[str, list[Any]]:
+def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
     """The join keys, one list a key: text, or whole numbers that JSON does not round."""
     for name, column in entities.items():
         if type(column) is not list:
@@ -74,13 +78,15 @@ def _columns(entities: Mapping[str, Any], call: Call) -> dict[str, list[Any]]:
             message = f"entities.{name} has {len(column):,} rows; at most {most:,} at a time"
             raise RequestError(message)
         kinds = {*map(type, column)}
+        if kinds == _TEXTS:
+            continue
         if kinds - {str, int}:
             message = f"entities.{name} has a value that is neither text nor a whole number"
             raise RequestError(message)
-        if int in kinds and any(type(one) is int and abs(one) > MAX_SAFE_INTEGER for one in column):
+        if any(type(one) is int and abs(one) > MAX_SAFE_INTEGER for one in column):
             message = f"entities.{name} has a number beyond 2^53 - 1, where JSON loses digits"
             raise RequestError(message)
-    return dict(entities)
+    return entities
 
 
 def _read(
@@ -91,22 +97,28 @@ def _read(
     inputs: Mapping[str, Any] | None,
     fetch: Fetch | None = None,
 ) -> Answer:
-    serving = call.serving
-    _check_tenant(call, refs)
-    found = serving.features.online(refs, entities, inputs=inputs, release=live.release.generation, fetch=fetch)
-    call.view = refs[0].partition(":")[0].partition("@")[0]
-    degraded = [*serving.stale(), *(["features"] if serving.features.down else [])]
-    call.marks = (*degraded, *(("stale",) if found.stale else ()))
+    serving, features = call.serving, call.serving.features
+    if call.caller.filter is not None:
+        _check_tenant(call, refs)
     generation = live.release.generation
+    found = features.online(refs, entities, inputs=inputs, release=generation, fetch=fetch)
+    call.view = _view_of(refs[0])
+    degraded = serving.stale()
+    if features.down:
+        degraded = (*degraded, "features")
+    call.marks = (*degraded, "stale") if found.stale else degraded
     if b"vnd.apache.arrow" in call.headers.get(b"accept", b""):
         return Answer(_arrow(found), ARROW, release=generation)
     return Answer(_json(found, degraded, call), release=generation)
 
 
+@lru_cache(1_024)
+def _view_of(ref: str) -> str:
+    return ref.partition(":")[0].partition("@")[0]
+
+
 def _check_tenant(call: Call, refs: Sequence[str]) -> None:
     """A key with a filter over documents reads no features of documents: these know no filter."""
-    if call.caller.filter is None:
-        return
     latest = call.serving.features.catalog.latest
     for one in refs:
         view = latest.get(FeatureRef.parse(one).view)

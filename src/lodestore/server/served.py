@@ -52,7 +52,7 @@ class ServedFeatures(Features):
     @property
     def down(self) -> bool:
         """Whether the online store did not answer just now."""
-        return time.monotonic() < self._down_until
+        return self.lost and time.monotonic() < self._down_until
 
     def online(
         self,
@@ -64,15 +64,16 @@ class ServedFeatures(Features):
         fetch: Fetch | None = None,
     ) -> OnlineAnswer:
         """The features of these entities; nulls when the online store is away."""
-        if not self.down:
+        if not (self.lost and self.down):
             try:
-                found = super().online(refs, entities, inputs=inputs, release=release, fetch=fetch)
+                found = Features.online(self, refs, entities, inputs=inputs, release=release, fetch=fetch)
             except (DamagedRowError, SchemaVersionError):
                 raise  # the store answers: it is this row, and no other, that cannot be read
             except (StoreError, UnavailableError) as error:
                 self._failed(error)
             else:
-                self.lost = False
+                if self.lost:
+                    self.lost = False
                 return found
         return self._nothing(refs, entities, release)
 
