@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from lodestore.online import Status, decode_payload, decode_payloads, time_and_payload, times_and_payloads
+from lodestore.online import Status, decode_payloads, time_and_payload, time_and_values, times_and_payloads
 
 __all__ = ["Columns", "columns_of", "oldest_of"]
 
@@ -58,10 +58,10 @@ def _of_one(stored: bytes | None, wanted: Sequence[tuple[str, str]], oldest: int
     values: Mapping[str, Any] = _NOTHING
     micros, state = None, _NOT_FOUND
     if stored is not None:
-        micros, payload = time_and_payload(stored)
+        micros, found = time_and_values(stored, oldest)
         state = _EXPIRED
-        if micros >= oldest:
-            state, values = _PRESENT, decode_payload(payload)
+        if found is not None:
+            state, values = _PRESENT, found
     columns, statuses = {}, {}
     for name, feature in wanted:
         value = values.get(feature)

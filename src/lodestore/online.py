@@ -35,7 +35,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.bulk import json_objects, json_texts
+from lodestore.bulk import Bytes, as_column, as_list, fixed_column, joined, json_column, json_objects, pieces
 from lodestore.errors import BadVectorError, DamagedRowError, RequestError, SchemaVersionError, StoreError
 from lodestore.spec import Feature, Kind
 
@@ -48,6 +48,7 @@ __all__ = [
     "Delivery",
     "JournalEntry",
     "Key",
+    "Keys",
     "OnlineRow",
     "OnlineStore",
     "Settled",
@@ -61,8 +62,10 @@ __all__ = [
     "decode_row",
     "deliveries",
     "deliveries_of_columns",
+    "encode_batch",
     "encode_columns",
     "encode_key",
+    "encode_key_columns",
     "encode_keys",
     "encode_payload",
     "encode_row",
@@ -78,11 +81,15 @@ __all__ = [
     "settle",
     "slices",
     "time_and_payload",
+    "time_and_values",
     "times_and_payloads",
 ]
 
 Key: TypeAlias = tuple[str | int, ...]
 """The values of a row's join keys, in the entity's order. 42 and "42" are different keys."""
+
+Keys: TypeAlias = Sequence[Key] | pa.Array
+"""The keys of many rows, or an Arrow column of type `binary` with the encoded ones."""
 
 BATCH_ROWS: Final = 1_000
 BATCH_BYTES: Final = 1 << 20
@@ -199,12 +206,12 @@ class OnlineStore(Protocol):
     def write_columns(
         self,
         namespace: str,
-        keys: Sequence[Key],
+        keys: Keys,
         event_micros: np.ndarray[Any, Any],
         created_micros: np.ndarray[Any, Any],
-        payloads: Sequence[bytes],
+        payloads: Bytes,
         *,
-        event_ids: Sequence[bytes] | None = None,
+        event_ids: Bytes | None = None,
         journal: bool = False,
     ) -> Written:
         """Every row is stored, late or, with event ids, a duplicate."""
@@ -376,14 +383,27 @@ def time_and_payload(stored: bytes) -> tuple[int, bytes]:
     return event - _SIGN, stored[_HEADER_SIZE + (lengths >> 16) + (lengths & _LONGEST) if lengths else _HEADER_SIZE :]
 
 
+def time_and_values(stored: bytes, oldest: int) -> tuple[int, dict[str, Any] | None]:
+    """When the event of a stored row happened, and its values, None when that was before `oldest`."""
+    if len(stored) <= _HEADER_SIZE or stored[0] != _SCHEMA:
+        time_and_payload(stored)  # tells what is wrong, unless it is the values
+    _, event, lengths = _EVENT(stored)
+    micros, start = event - _SIGN, _HEADER_SIZE
+    if micros < oldest:
+        return micros, None
+    if lengths:
+        start += (lengths >> 16) + (lengths & _LONGEST)
+    return micros, decode_payload(stored[start:])
+
+
 def times_and_payloads(stored: Sequence[bytes | None]) -> tuple[list[int], list[bytes]] | None:
     """The same for many rows, a column at a time; None where one is absent or cut, so that each is looked at."""
     rows = cast("Sequence[bytes]", stored)
     try:
-        schemas, events, lengths = zip(*map(_EVENT, rows), strict=True)
+        schemas, events, lengths = zip(*map(_EVENT, rows), strict=False)  # three each
     except (TypeError, ValueError, struct.error):  # one is absent or cut, or there is none
-        schemas = events = lengths = ()
-    if {*schemas} != {_SCHEMA}:
+        return None
+    if schemas.count(_SCHEMA) != len(stored) or not stored:
         return None
     if not any(lengths):
         payloads = [*map(_AFTER_HEADER, rows)]
@@ -682,9 +702,13 @@ def encode_columns(table: pa.Table, features: Sequence[Feature]) -> list[bytes]:
         raise RequestError(message)
     chosen = table.select([one.name for one in features])
     payloads: list[bytes] = []
-    for batch in chosen.to_batches(max_chunksize=8_192):
-        payloads.extend(_encode_batch(batch, features))
+    for batch in chosen.to_batches(max_chunksize=8_192) if _holds_vectors(chosen) else pieces(chosen):
+        payloads.extend(as_list(encode_batch(batch, features)))
     return payloads
+
+
+def _holds_vectors(table: pa.Table) -> bool:
+    return any(pa.types.is_fixed_size_list(one.type) for one in table.schema)
 
 
 def encode_rows(columns: Mapping[str, list[Any]], features: Sequence[Feature], *, rows: int) -> list[bytes]:
@@ -704,13 +728,16 @@ def encode_rows(columns: Mapping[str, list[Any]], features: Sequence[Feature], *
     return [encode_payload(one) for one in _records(columns, rows)]
 
 
-def _encode_batch(batch: pa.RecordBatch, features: Sequence[Feature]) -> list[bytes]:
+def encode_batch(batch: pa.RecordBatch, features: Sequence[Feature]) -> Bytes:
+    """The same for one batch, one of `pieces` or smaller."""
     columns = {one.name: batch.column(one.name) for one in features}
     vectors = {name: one for name, one in columns.items() if pa.types.is_fixed_size_list(one.type)}
     stamps = {name: one for name, one in columns.items() if _holds_timestamps(one.type)}
+    if columns and not vectors and not stamps and not any(map(_holds_objects, features)):
+        for name, column in columns.items():
+            _refuse_infinities(column, name)
+        return json_objects({name: json_column(one) for name, one in columns.items()}, before=b"\x01{")
     plain = {one.name: _values(columns[one.name], one) for one in features if one.name not in vectors | stamps}
-    if not vectors and not stamps and plain and not any(_holds_objects(one) for one in features):
-        return json_objects({name: json_texts(one) for name, one in plain.items()}, before=b"\x01{")
     if vectors and not plain and not stamps and not any(one.null_count for one in vectors.values()):
         return _vector_rows(vectors, batch.num_rows)
     rows = _records(plain, batch.num_rows)
@@ -718,6 +745,11 @@ def _encode_batch(batch: pa.RecordBatch, features: Sequence[Feature]) -> list[by
         return [b"\x01" + _json(row) for row in rows]
     moments = _records({name: _micros_column(one) for name, one in stamps.items()}, batch.num_rows)
     return _with_vectors(rows, moments, vectors)
+
+
+def _refuse_infinities(column: pa.Array, name: str) -> None:
+    if pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py():
+        _refuse_infinite(column.to_pylist(), name)
 
 
 def _holds_objects(feature: Feature) -> bool:
@@ -796,7 +828,8 @@ def _values(column: pa.Array, feature: Feature | None = None) -> list[Any]:
     values = column.to_pylist() if pa.types.is_nested(column.type) else _flat_values(column)
     if feature is None:
         return values
-    if pa.types.is_nested(column.type) or (pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py()):
+    _refuse_infinities(column, feature.name)
+    if pa.types.is_nested(column.type):
         _refuse_infinite(values, feature.name)
     if feature.kind in {Kind.STRUCT, Kind.LIST} and not pa.types.is_nested(column.type):
         return [_parsed(one, feature.name) for one in values]
@@ -855,25 +888,26 @@ def deliveries(
 
 
 def deliveries_of_columns(
-    keys: Sequence[Key],
+    keys: Keys,
     event_micros: np.ndarray[Any, Any],
     created_micros: np.ndarray[Any, Any],
-    payloads: Sequence[bytes],
+    payloads: Bytes,
     *,
-    event_ids: Sequence[bytes] | None = None,
+    event_ids: Bytes | None = None,
     prefix: bytes = b"",
     longest: int = _LONGEST * 2,
 ) -> Iterator[Delivery]:
     """The rows as a store takes them, sorted by key, made one by one so that the payloads are not held twice."""
-    ids = _checked_columns(keys, event_micros, created_micros, payloads, event_ids)
-    headers = _headers(event_micros, created_micros, ids)
-    encoded = [encode_key(key) for key in keys]
+    values = as_list(payloads) if isinstance(payloads, pa.Array) else payloads
+    ids = as_list(_checked_columns(keys, event_micros, created_micros, values, event_ids))
+    headers = _headers(event_micros, created_micros, [*map(len, ids)])
+    encoded = _encoded(keys)
     width = _HEADER.size
     return (
         _delivery(
             prefix,
             encoded[at],
-            headers[at * width : (at + 1) * width] + ids[at] + payloads[at],
+            headers[at * width : (at + 1) * width] + ids[at] + values[at],
             longest,
             ids[at] or None,
         )
@@ -881,61 +915,112 @@ def deliveries_of_columns(
     )
 
 
+def _encoded(keys: Keys) -> list[bytes]:
+    return as_list(keys) if isinstance(keys, pa.Array) else encode_keys(keys)
+
+
 def _checked_columns(
-    keys: Sequence[Key],
+    keys: Keys,
     event_micros: np.ndarray[Any, Any],
     created_micros: np.ndarray[Any, Any],
-    payloads: Sequence[bytes],
-    event_ids: Sequence[bytes] | None,
-) -> Sequence[bytes]:
+    payloads: Bytes,
+    event_ids: Bytes | None,
+) -> Bytes:
     """The event ids, empty ones where there are none; all columns are equally long."""
     ids = [b""] * len(keys) if event_ids is None else event_ids
     lengths = {len(keys), len(event_micros), len(created_micros), len(payloads), len(ids)}
     if len(lengths) != 1:
         message = f"columns of different lengths {sorted(lengths)}: give one value of each for every key"
         raise RequestError(message)
-    if event_ids is not None and ids and not 0 < min(map(len, ids)) <= max(map(len, ids)) <= _LONGEST:
-        for one in ids:
-            _checked_event_id(one)
+    if event_ids is not None and len(ids):
+        bounds = pc.min_max(pc.binary_length(as_column(ids)))
+        if not 0 < bounds["min"].as_py() <= bounds["max"].as_py() <= _LONGEST:
+            for one in as_list(ids):
+                _checked_event_id(one)
     return ids
 
 
 class Addressed(NamedTuple):
-    """Rows as three columns, sorted by the store's key for them; of one key in the order in which they came."""
+    """Rows as columns, sorted by the store's key for them; of one key in the order in which they came."""
 
     addresses: list[bytes]
     stored: list[bytes]
-    event_ids: list[bytes]
+    event_ids: Bytes
 
 
 def addressed(
-    keys: Sequence[Key],
+    keys: Keys,
     event_micros: np.ndarray[Any, Any],
     created_micros: np.ndarray[Any, Any],
-    payloads: Sequence[bytes],
+    payloads: Bytes,
     *,
-    event_ids: Sequence[bytes] | None = None,
+    event_ids: Bytes | None = None,
     prefix: bytes,
     longest: int,
 ) -> Addressed | None:
     """The same rows as columns; None where there are none or a key is too long for the store."""
     ids = _checked_columns(keys, event_micros, created_micros, payloads, event_ids)
-    encoded = encode_keys(keys) if keys else []
-    if not keys or len(prefix) + max(map(len, encoded)) > longest:
+    if not len(keys):
         return None
-    headers = _split(_headers(event_micros, created_micros, ids))
-    stored = [header + one + payload for header, one, payload in zip(headers, ids, payloads, strict=True)]
+    if event_ids is not None:
+        return _addressed_by_arrow(keys, event_micros, created_micros, payloads, ids, prefix, longest)
+    encoded = _encoded(keys)
+    if len(prefix) + max(map(len, encoded)) > longest:
+        return None
+    # Row by row, so that long payloads, which are mostly vectors, are held once.
+    headers = _split(_headers(event_micros, created_micros, [0] * len(ids)))
+    stored = [header + payload for header, payload in zip(headers, as_list(payloads), strict=True)]
     addresses = [prefix + one for one in encoded]
     if len(addresses) == 1:
-        return Addressed(addresses, stored, list(ids))
+        return Addressed(addresses, stored, ids)
     in_order = itemgetter(*sorted(range(len(encoded)), key=encoded.__getitem__))
-    return Addressed(list(in_order(addresses)), list(in_order(stored)), list(in_order(ids)))
+    return Addressed(list(in_order(addresses)), list(in_order(stored)), ids)
+
+
+def _addressed_by_arrow(
+    keys: Keys,
+    event_micros: np.ndarray[Any, Any],
+    created_micros: np.ndarray[Any, Any],
+    payloads: Bytes,
+    event_ids: Bytes,
+    prefix: bytes,
+    longest: int,
+) -> Addressed | None:
+    ids = as_column(event_ids)
+    addresses = joined(prefix, as_column(keys if isinstance(keys, pa.Array) else encode_keys(keys)))
+    if pc.max(pc.binary_length(addresses)).as_py() > longest:
+        return None
+    headers = fixed_column(_headers(event_micros, created_micros, pc.binary_length(ids).to_numpy()), _HEADER_SIZE)
+    order = pc.sort_indices(addresses)  # a stable one
+    stored = joined(headers, ids, as_column(payloads)).take(order)
+    return Addressed(as_list(addresses.take(order)), as_list(stored), ids.take(order))
 
 
 def _split(headers: bytes) -> list[bytes]:
     """The header of each row, cut apart in one step."""
     pieces: list[bytes] = np.frombuffer(headers, np.dtype((np.void, _HEADER_SIZE))).tolist()
     return pieces
+
+
+def encode_key_columns(columns: Sequence[pa.Array]) -> pa.Array:
+    """The keys whose parts are these columns, texts or integers without nulls, as `encode_key` makes them."""
+    parts = [_encoded_part(one) for one in columns]
+    if any(one is None for one in parts):
+        return pa.array(encode_keys([*zip(*(one.to_pylist() for one in columns), strict=True)]), pa.binary())
+    return parts[0] if len(parts) == 1 else joined(*parts)
+
+
+def _encoded_part(column: pa.Array) -> pa.Array | None:
+    """One part of each key; None for texts that have zeros."""
+    if pa.types.is_integer(column.type):
+        parts = np.empty(len(column), np.dtype([("tag", "u1"), ("value", ">u8")]))
+        parts["tag"] = _INTEGER
+        parts["value"] = column.to_numpy().astype(np.int64).view(np.uint64) ^ np.uint64(_SIGN)
+        return fixed_column(parts.tobytes(), parts.itemsize)
+    texts = column.cast(pa.string()).cast(pa.binary())
+    if pc.any(pc.match_substring(texts, b"\0")).as_py():
+        return None
+    return joined(b"\x02", texts, b"\0")
 
 
 def encode_keys(keys: Sequence[Key]) -> list[bytes]:
@@ -985,11 +1070,13 @@ def _delivery(prefix: bytes, key: bytes, stored: bytes, longest: int, event_id: 
 
 
 def _headers(
-    event_micros: np.ndarray[Any, Any], created_micros: np.ndarray[Any, Any], event_ids: Sequence[bytes]
+    event_micros: np.ndarray[Any, Any],
+    created_micros: np.ndarray[Any, Any],
+    id_lengths: Any,  # noqa: ANN401 - numbers
 ) -> bytes:
     headers = np.zeros(len(event_micros), dtype=_HEADER_COLUMNS)
     headers["schema"] = _SCHEMA
-    headers["event_id"] = [*map(len, event_ids)]
+    headers["event_id"] = id_lengths
     for name, column in (("event", event_micros), ("created", created_micros)):
         if column.dtype.kind != "i":
             message = f"{name} timestamps of type {column.dtype}: give integers, microseconds UTC"

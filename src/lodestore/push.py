@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lodestore.bulk import undisturbed
+from lodestore.bulk import pieces, undisturbed
 from lodestore.errors import InvalidRowsError, RequestError, UnavailableError
 from lodestore.models import EmbeddingVersion
 from lodestore.online import (
@@ -19,7 +19,8 @@ from lodestore.online import (
     OnlineRow,
     OnlineStore,
     Written,
-    encode_columns,
+    encode_batch,
+    encode_key_columns,
     encode_payload,
     encode_rows,
     micros_of,
@@ -73,7 +74,7 @@ def _push(
     if isinstance(rows, pa.Table) and not embeddings:
         found = check_table(view, rows, now=now)
         _refuse_bad(view, found.problems, {})
-        return _stored(view, *_columns(view, found.table), online)
+        return sum((_stored_batch(view, one, online) for one in pieces(found.table)), Written())
     offered = rows.to_pylist() if isinstance(rows, pa.Table) else rows
     given = [identified(view, one) for one in offered] if embeddings else list(offered)
     checked = check_values(view, given, now=now)
@@ -140,12 +141,21 @@ class _Columns:
         return OnlineRow(self.events[at], self.created[at], self.payloads[at], self.ids[at])
 
 
-def _columns(view: FeatureView, table: pa.Table) -> tuple[list[Key], _Columns]:
-    plain = [*view.entity.keys, "event_id"]
-    *keys, ids = (table[name].to_numpy().tolist() for name in plain)
-    events, created = (table[name].cast(pa.int64()).to_numpy().tolist() for name in _TIMES)
-    payloads = encode_columns(table, list(view.stored))
-    return list(zip(*keys, strict=True)), _Columns(events, created, payloads, [one.encode() for one in ids])
+def _stored_batch(view: FeatureView, batch: pa.RecordBatch, online: OnlineStore) -> Written:
+    """The same for rows that are columns already."""
+    events, created = (batch[name].cast(pa.int64()).to_numpy() for name in _TIMES)
+    features = list(view.stored)
+    written = online.write_columns(
+        view.namespace,
+        encode_key_columns([batch[name] for name in view.entity.keys]),
+        events,
+        created,
+        encode_batch(batch.select([one.name for one in features]), features),
+        event_ids=batch["event_id"].cast(pa.binary()),
+        journal=True,
+    )
+    note_newest(online, view.namespace, int(events.max()))
+    return written
 
 
 def _made(view: FeatureView, columns: Mapping[str, list[Any]]) -> tuple[list[Key], _Columns]:

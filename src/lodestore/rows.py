@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.bulk import json_texts
+from lodestore.bulk import as_list, fixed_column, joined, json_column, pieces
 from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
 from lodestore.events import TextRow
 from lodestore.online import micros_of
@@ -171,8 +171,7 @@ def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> Checked
         return check_rows(view, table.to_pylist(), now=now)
     events = columns["event_timestamp"]
     columns["created_timestamp"] = pc.coalesce(columns["created_timestamp"], events)
-    said = {name: _said(column) for name, column in columns.items()}
-    columns["event_id"] = pa.array(_ids_of_columns(view.name, said), pa.string())
+    columns["event_id"] = _ids_of_columns(view.name, columns)
     columns["ingested_at"] = pa.repeat(pa.scalar(now, MOMENT), table.num_rows)
     schema = view_schema(view)
     return CheckedRows(pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema), ())
@@ -191,15 +190,6 @@ def _fitting_columns(view: FeatureView, table: pa.Table, now: datetime) -> dict[
             return None
         out[name] = column
     return out
-
-
-def _said(column: Any) -> list[Any]:  # noqa: ANN401 - an Arrow column of plain values
-    """The values as Python has them, moments as microseconds; by way of numpy, which is several times faster."""
-    if column.null_count == len(column):
-        return [None] * len(column)
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    return column.to_pylist() if column.null_count else column.to_numpy(zero_copy_only=False).tolist()
 
 
 def _plainly_fits(view: FeatureView, name: str, column: Any, kind: pa.DataType, now: datetime) -> bool:  # noqa: ANN401
@@ -348,26 +338,31 @@ def _event_ids(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
     return ids
 
 
-def _ids_of_columns(view: str, columns: Mapping[str, list[Any]]) -> list[str]:
-    """The same ids, a column at a time; moments come as microseconds."""
-    if not columns["event_id"] or any(one is not None for one in columns["event_id"]):
-        return _event_ids(view, columns)
-    names = sorted(name for name in columns if name != "event_id" and any(one is not None for one in columns[name]))
+def _ids_of_columns(view: str, columns: Mapping[str, Any]) -> pa.ChunkedArray:
+    """The same ids, a column at a time: the given ones, and hashes in the places of those that are missing."""
+    given = columns["event_id"].cast(pa.string())
+    if not given.null_count:
+        return given
+    said = {
+        name: column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+        for name, column in columns.items()
+        if name != "event_id" and column.null_count < len(column)
+    }
+    table = pa.table({name: said[name] for name in sorted(said)})
+    hashed = pa.chunked_array([_hashes(view, batch) for batch in pieces(table)], pa.string())
+    return pc.coalesce(given, hashed) if given.null_count < len(given) else hashed
+
+
+def _hashes(view: str, batch: pa.RecordBatch) -> pa.Array:
     # Nulls say nothing, so that they take their comma with them; this one is never null, and the commas turn to it.
-    middle = names.index("created_timestamp")
-    members: dict[str, list[bytes]] = {}
-    pattern = b"[%b,{" % orjson.dumps(view)
-    for place, name in enumerate(names):
-        before, after = (b"," if place > middle else b"", b"," if place < middle else b"")
-        texts, label = json_texts(columns[name]), orjson.dumps(name)
-        if None in columns[name]:
-            texts = [b"" if one == b"null" else b"%b%b:%b%b" % (before, label, one, after) for one in texts]
-            pattern += b"%b"
-        else:
-            pattern += b"%b%b:%%b%b" % (before, label, after)
-        members[name] = texts
-    pattern += b"}]"
-    return [sha256(pattern % row).hexdigest() for row in zip(*members.values(), strict=True)]
+    middle = batch.schema.names.index("created_timestamp")
+    parts: list[pa.Array | bytes] = [b"[%b,{" % orjson.dumps(view)]
+    for place, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
+        label = b"%b%b:" % (b"," if place > middle else b"", orjson.dumps(name))
+        member: list[pa.Array | bytes] = [label, json_column(column), b"," if place < middle else b""]
+        parts += [pc.if_else(column.is_valid(), joined(*member), b"")] if column.null_count else member
+    digests = b"".join([sha256(one).digest() for one in as_list(joined(*parts, b"}]"))])
+    return fixed_column(digests.hex().encode(), 64).cast(pa.string())
 
 
 # Values

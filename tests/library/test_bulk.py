@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lodestore.bulk import json_objects, json_texts
+from lodestore.bulk import as_list, json_column, json_objects, pieces
 from lodestore.online import decode_payload, encode_columns, encode_payload, encode_rows
 from lodestore.rows import check_rows, check_table
 from lodestore.spec import Entity, FeatureView, number, text
@@ -21,31 +21,56 @@ odd = st.text(alphabet=',"\\\n\r\t []{}:%na\u2028é', max_size=8) | st.text()
 view = FeatureView("profile", entity=Entity("user", key="user_id"), features={"note": text(), "size": number()})
 
 
-@given(st.lists(st.none() | odd))
-@example([",", "b"])
-@example(['b",', "a"])
-@example(['he said "hi",', None, ",", '","', "\n"])
-@example([])
-def test_a_column_of_texts_is_what_each_text_is_by_itself(values):
-    assert json_texts(values) == [orjson.dumps(one) for one in values]
+def each(values: list) -> list[bytes]:
+    return [orjson.dumps(one) for one in values]
+
+
+@given(st.lists(st.none() | odd), st.sampled_from([pa.string(), pa.large_string()]), st.integers(0, 3))
+@example([",", "b"], pa.string(), 0)
+@example(['b",', "a"], pa.string(), 1)
+@example(['he said "hi",', None, ",", '","', "\n"], pa.string(), 0)
+@example([], pa.string(), 0)
+def test_a_column_of_texts_is_what_each_text_is_by_itself(values, kind, skipped):
+    column = pa.array(values, kind)
+
+    assert as_list(json_column(column.slice(skipped))) == each(values[skipped:])
+    assert as_list(json_column(column.dictionary_encode().slice(skipped))) == each(values[skipped:])
 
 
 @given(
-    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1))
-    | st.lists(st.none() | st.floats())
-    | st.lists(st.none() | st.booleans())
+    st.tuples(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)), st.just(pa.int64()))
+    | st.tuples(st.lists(st.none() | st.integers(-(2**31), 2**31 - 1)), st.just(pa.int32()))
+    | st.tuples(st.lists(st.none() | st.floats()), st.just(pa.float64()))
+    | st.tuples(st.lists(st.none() | st.floats(width=32)), st.just(pa.float32()))
+    | st.tuples(st.lists(st.none() | st.booleans()), st.just(pa.bool_()))
+    | st.tuples(st.lists(st.none()), st.just(pa.null())),
+    st.integers(0, 3),
 )
-def test_a_column_of_numbers_is_what_each_number_is_by_itself(values):
-    assert json_texts(values) == [orjson.dumps(one) for one in values]
+def test_a_column_of_numbers_is_what_each_number_is_by_itself(given_column, skipped):
+    values, kind = given_column
+
+    assert as_list(json_column(pa.array(values, kind).slice(skipped))) == each(values[skipped:])
 
 
 @given(st.lists(st.tuples(st.none() | odd, st.none() | st.integers(0, 9)), max_size=9), odd, odd)
 def test_a_row_of_columns_is_its_object(rows, name, other):
-    columns = {name: [one for one, _ in rows], other + "!": [one for _, one in rows]}
+    columns = {name: pa.array([one for one, _ in rows], pa.string())}
+    columns |= {other + "!": pa.array([one for _, one in rows], pa.int64())}
 
-    made = json_objects({label: json_texts(column) for label, column in columns.items()})
+    made = json_objects({label: json_column(column) for label, column in columns.items()})
 
-    assert made == [orjson.dumps({name: one, other + "!": two}) for one, two in rows]
+    assert as_list(made) == [orjson.dumps({name: one, other + "!": two}) for one, two in rows]
+
+
+@pytest.mark.parametrize(("rows", "size", "most"), [(0, 1, 0), (10, 1, 10), (250_001, 1, 100_000), (40, 9_000_000, 14)])
+def test_pieces_are_the_rows_and_none_is_too_large(rows, size, most):
+    text = pa.array(["x" * size], pa.large_string())
+    table = pa.table({"at": pa.array(range(rows), pa.int64()), "text": text.take(pa.array([0] * rows, pa.int64()))})
+
+    cut = list(pieces(table))
+
+    assert [at for batch in cut for at in batch["at"].to_pylist()] == list(range(rows))
+    assert max([batch.num_rows for batch in cut], default=0) == most
 
 
 @settings(deadline=None)  # the first rows of all import what reads them
@@ -82,8 +107,3 @@ def test_event_ids_of_a_table_are_those_of_its_rows(rows):
     assert not by_row.problems
     assert by_table.table["event_id"].to_pylist() == by_row.table["event_id"].to_pylist()
     assert by_table.table["note"].to_pylist() == [one for one, _ in rows]
-
-
-@pytest.mark.parametrize("columns", [{}, {"a": []}])
-def test_no_rows_are_no_objects(columns):
-    assert json_objects(columns) == []

@@ -17,13 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import takewhile
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
 import lmdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from lodestore.bulk import Bytes, as_column, as_list, joined
 from lodestore.errors import SchemaVersionError, StoreBusyError, StoreError, StoreWriteError
 from lodestore.online import (
     BATCH_ROWS,
@@ -32,6 +36,7 @@ from lodestore.online import (
     Delivery,
     JournalEntry,
     Key,
+    Keys,
     OnlineRow,
     Written,
     addressed,
@@ -55,11 +60,16 @@ __all__ = ["LmdbOnlineStore"]
 _GIB: Final = 1 << 30
 _LONGEST_KEY: Final = 511
 _READERS: Final = 512
+_EIGHT: Final = 8
+_NEARLY: Final = 0.99
 _SCHEMA: Final = b"1"
 _SCHEMA_KEY: Final = b"\0schema"
 _SEQUENCE_KEY: Final = b"\0sequence"
 _SEQUENCE: Final = struct.Struct(">Q")
 _PREFIX: Final = struct.Struct(">HH")
+
+_EVENT_TIME: Final = itemgetter(slice(1, 9))  # of a stored row
+_STAMP_OF: Final = itemgetter(STAMP)
 
 _T = TypeVar("_T")
 
@@ -278,12 +288,12 @@ class LmdbOnlineStore:
     def write_columns(
         self,
         namespace: str,
-        keys: Sequence[Key],
+        keys: Keys,
         event_micros: np.ndarray[Any, Any],
         created_micros: np.ndarray[Any, Any],
-        payloads: Sequence[bytes],
+        payloads: Bytes,
         *,
-        event_ids: Sequence[bytes] | None = None,
+        event_ids: Bytes | None = None,
         journal: bool = False,
     ) -> Written:
         """Every row is stored, late or a duplicate; in the order of the keys, which is the quickest for the disk."""
@@ -302,43 +312,43 @@ class LmdbOnlineStore:
 
     def _write_many(self, prefix: bytes, given: Addressed, *, identified: bool, journal: bool) -> Written:
         """Rows in their own order, then their event ids in theirs: each sorted, which halves the time of both together."""
-        event_keys = _event_keys(prefix, given.event_ids) if identified else []
-        ordered = sorted(set(event_keys))
-        columns, event_keys = self._unseen(given, event_keys, ordered)
+        events: list[tuple[bytes, bytes]] = []
+        columns = given
+        if identified:
+            columns, events = self._unseen(prefix, given)
         late = 0
         for part in slices(columns.stored):
             late += self._write_newer(prefix, columns.addresses[part], columns.stored[part], journal=journal)
-        if identified:
-            when = dict(zip(event_keys, [one[1:9] for one in columns.stored], strict=True))
-            self._remember([(key, when[key]) for key in ordered if key in when])
+        self._remember(events)
         count = len(columns.addresses)
         return Written(count - late, len(given.addresses) - count, late)
 
-    def _unseen(self, given: Addressed, event_keys: list[bytes], ordered: list[bytes]) -> tuple[Addressed, list[bytes]]:
-        """The rows whose event ids are new; of one id that comes twice, the first. `ordered` are the ids in their order."""
+    def _unseen(self, prefix: bytes, given: Addressed) -> tuple[Addressed, list[tuple[bytes, bytes]]]:
+        """The rows whose event ids are new, and these ids with their times, sorted; of one id that comes twice, the first."""
+        keys = _event_keys(prefix, given.event_ids)
+        when = np.array([*map(_EVENT_TIME, given.stored)], "V8")
+        order = _order_of(given.event_ids, keys)
+        ordered = as_list(keys.take(pa.array(order)))
         with self._transaction() as (shared, txn):
-            seen = set(txn.cursor(shared.events).getmulti(ordered, values=False)) if ordered else set()
-        if not seen and len(ordered) == len(event_keys):
-            return given, event_keys
-        kept = []
-        for at, key in enumerate(event_keys):
+            seen = set(txn.cursor(shared.events).getmulti(ordered, values=False))
+        if not seen and len({*ordered}) == len(ordered):
+            return given, [*zip(ordered, when[order].tolist(), strict=True)]
+        kept: dict[bytes, int] = {}
+        for at, key in enumerate(as_list(keys)):
             if key not in seen:
-                seen.add(key)
-                kept.append(at)
-        columns = Addressed(*([column[at] for at in kept] for column in given))
-        return columns, [event_keys[at] for at in kept]
+                kept.setdefault(key, at)
+        places = list(kept.values())
+        addresses, stored = ([column[at] for at in places] for column in (given.addresses, given.stored))
+        return Addressed(addresses, stored, []), sorted((key, when[at].tobytes()) for key, at in kept.items())
 
     def _write_newer(self, prefix: bytes, addresses: list[bytes], stored: list[bytes], *, journal: bool) -> int:
         """Every row is stored, unless a newer one is there, and journalled all the same; returns how many were late."""
-        rows, late = dict(zip(addresses, stored, strict=True)), 0
         with self._transaction(write=True) as (shared, txn):
             cursor = txn.cursor(shared.rows)
-            before = dict(cursor.getmulti(rows))
-            if before or len(rows) < len(addresses):
-                rows, late = _newest(addresses, stored, before)
-            cursor.putmulti(rows.items())
+            rows, late = _newest(addresses, stored, cursor.getmulti(addresses))
+            cursor.putmulti(rows)
             if journal:
-                _append_journal(shared, txn, prefix, [*zip(addresses, stored, strict=True)])
+                _append_journal(shared, txn, prefix, addresses, stored)
         return late
 
     def _remember(self, events: list[tuple[bytes, bytes]]) -> None:
@@ -495,10 +505,23 @@ def _event_key(prefix: bytes, event_id: bytes) -> bytes:
     return key if len(key) <= _LONGEST_KEY else b"%b\x02%b" % (prefix, sha256(event_id).digest())
 
 
-def _event_keys(prefix: bytes, event_ids: list[bytes]) -> list[bytes]:
-    if len(prefix) + max(map(len, event_ids), default=0) < _LONGEST_KEY:
-        return [b"%b\x01%b" % (prefix, one) for one in event_ids]
-    return [_event_key(prefix, one) for one in event_ids]
+def _event_keys(prefix: bytes, event_ids: Bytes) -> pa.Array:
+    keys = joined(prefix + b"\x01", as_column(event_ids))
+    if pc.max(pc.binary_length(keys)).as_py() <= _LONGEST_KEY:
+        return keys
+    return pa.array([_event_key(prefix, one) for one in as_list(event_ids)], pa.binary())
+
+
+def _order_of(event_ids: Bytes, keys: pa.Array) -> np.ndarray[Any, Any]:
+    """The places of the keys in their order; of hashes, the usual ids, nearly so by eight bytes, several times faster."""
+    ids = as_column(event_ids)
+    if pc.min(pc.binary_length(ids)).as_py() >= _EIGHT:
+        heads = np.frombuffer(b"".join(as_list(pc.binary_slice(ids, 0, _EIGHT))), ">u8").astype(np.uint64)
+        order = np.argsort(heads)
+        if np.count_nonzero(np.diff(heads[order])) > len(heads) * _NEARLY:
+            return order
+    places: np.ndarray[Any, Any] = pc.sort_indices(keys).to_numpy()
+    return places
 
 
 def _deleted(cursor: lmdb.Cursor[bytes]) -> bool:
@@ -542,32 +565,46 @@ def _settled(
     for key, when in sorted([(_event_key(prefix, one), when) for one, when in settled.events.items()]):
         txn.put(key, when, db=shared.events)
     if journal:
-        _append_journal(shared, txn, prefix, [(one.key, one.stored) for one in settled.journal])
+        _append_journal(
+            shared, txn, prefix, [one.key for one in settled.journal], [one.stored for one in settled.journal]
+        )
     return settled.written
 
 
-def _newest(addresses: list[bytes], stored: list[bytes], before: dict[bytes, bytes]) -> tuple[dict[bytes, bytes], int]:
-    """The rows to put, and how many of those given are older than another one of their key."""
-    rows: dict[bytes, bytes] = {}
-    late = 0
+def _newest(
+    addresses: list[bytes], stored: list[bytes], found: list[tuple[bytes, bytes]]
+) -> tuple[Iterable[tuple[bytes, bytes]], int]:
+    """The rows to put, and how many of those given are older than another one of their key; `found` are there."""
+    distinct = len({*addresses}) == len(addresses)
+    if distinct and not found:
+        return zip(addresses, stored, strict=True), 0
+    if distinct and len(found) == len(addresses):
+        late = {*np.flatnonzero(_stamps([old for _, old in found]) > _stamps(stored)).tolist()}
+        return [one for at, one in enumerate(zip(addresses, stored, strict=True)) if at not in late], len(late)
+    before, newest, older = dict(found), dict[bytes, bytes](), 0
     for address, row in zip(addresses, stored, strict=True):
-        other = rows.get(address) or before.get(address)
+        other = newest.get(address) or before.get(address)
         if other is None or other[STAMP] <= row[STAMP]:
-            rows[address] = row
+            newest[address] = row
         else:
-            late += 1
-    return rows, late
+            older += 1
+    return newest.items(), older
+
+
+def _stamps(rows: list[bytes]) -> np.ndarray[Any, Any]:
+    """The timestamps of rows, to be compared: as bytes they are in the order of the times."""
+    return np.frombuffer(b"".join([*map(_STAMP_OF, rows)]), "S16")
 
 
 def _append_journal(
-    shared: _Shared, txn: lmdb.Transaction[bytes], prefix: bytes, rows: Sequence[tuple[bytes, bytes]]
+    shared: _Shared, txn: lmdb.Transaction[bytes], prefix: bytes, addresses: list[bytes], stored: list[bytes]
 ) -> None:
     """The rows are the newest journal entries; the last sequence is kept where an empty journal is not."""
-    if not rows:
+    if not addresses:
         return
     (last,) = _SEQUENCE.unpack(txn.get(_SEQUENCE_KEY, _SEQUENCE.pack(0), shared.meta))
-    heads = {size: _PREFIX.pack(len(prefix), size) for size in {len(address) for address, _ in rows}}
-    values = [heads[len(address)] + address + stored for address, stored in rows]
+    heads = {size: _PREFIX.pack(len(prefix), size) for size in {*map(len, addresses)}}
+    values = [*map(b"".join, zip(map(heads.__getitem__, map(len, addresses)), addresses, stored, strict=True))]
     keys = map(_SEQUENCE.pack, range(last + 1, last + 1 + len(values)))
     txn.cursor(shared.journal).putmulti(zip(keys, values, strict=True), append=True)
     txn.put(_SEQUENCE_KEY, _SEQUENCE.pack(last + len(values)), db=shared.meta)

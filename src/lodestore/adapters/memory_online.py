@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from lodestore.bulk import Bytes
 from lodestore.errors import StoreError
 from lodestore.online import (
     Delivery,
     JournalEntry,
     Key,
+    Keys,
     OnlineRow,
     Written,
     decode_key,
@@ -69,12 +71,12 @@ class MemoryOnlineStore:
     def write_columns(
         self,
         namespace: str,
-        keys: Sequence[Key],
+        keys: Keys,
         event_micros: np.ndarray[Any, Any],
         created_micros: np.ndarray[Any, Any],
-        payloads: Sequence[bytes],
+        payloads: Bytes,
         *,
-        event_ids: Sequence[bytes] | None = None,
+        event_ids: Bytes | None = None,
         journal: bool = False,
     ) -> Written:
         """Every row is stored, late or, with event ids, a duplicate."""

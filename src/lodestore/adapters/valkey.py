@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lodestore.bulk import Bytes
 from lodestore.errors import (
     SchemaVersionError,
     SettingsError,
@@ -27,6 +28,7 @@ from lodestore.online import (
     Delivery,
     JournalEntry,
     Key,
+    Keys,
     OnlineRow,
     Written,
     batches,
@@ -182,12 +184,12 @@ class ValkeyOnlineStore:
     def write_columns(
         self,
         namespace: str,
-        keys: Sequence[Key],
+        keys: Keys,
         event_micros: np.ndarray[Any, Any],
         created_micros: np.ndarray[Any, Any],
-        payloads: Sequence[bytes],
+        payloads: Bytes,
         *,
-        event_ids: Sequence[bytes] | None = None,
+        event_ids: Bytes | None = None,
         journal: bool = False,
     ) -> Written:
         """Every row is stored, late or, with event ids, a duplicate."""

@@ -209,7 +209,7 @@ def _push(call: Call) -> Written:
     return serving.features.push(name, rows)
 
 
-def _rows(call: Call) -> tuple[str, list[Any]]:
+def _rows(call: Call) -> tuple[str, list[Any] | pa.Table]:
     media = call.media(b"content-type")
     if media not in {ARROW, NDJSON}:
         values = parsed(call.body, _PUSH)
@@ -218,16 +218,18 @@ def _rows(call: Call) -> tuple[str, list[Any]]:
     if not name:
         message = "say which view the rows are for: /v1/push?view=NAME"
         raise RequestError(message)
-    return name, _arrow_rows(call.body) if media == ARROW else _lines(call.body)
+    return name, _arrow_table(call.body) if media == ARROW else _lines(call.body)
 
 
-def _arrow_rows(body: bytes) -> list[Any]:
+def _arrow_table(body: bytes) -> pa.Table:
     try:
         with pa.ipc.open_stream(body) as reader:
-            return reader.read_all().to_pylist()
+            table = reader.read_all()
+        table.validate(full=True)  # what is wrong inside would otherwise be found in the middle of a step, or never
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         message = f"the body is no Arrow IPC stream: {error}"
         raise HttpError(400, "arrow", message) from None
+    return table
 
 
 def _lines(body: bytes) -> list[Any]:
