@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from lodestore.online import Status, decode_payloads, time_and_payload, time_and_values, times_and_payloads
+from lodestore.online import Status, time_and_payload, time_and_values, times_and_payloads
+from lodestore.payloads import decode_payloads
 
 __all__ = ["Columns", "columns_of", "oldest_of"]
 

@@ -27,20 +27,9 @@ from lodestore.inputs import Inputs
 from lodestore.locks import Locks
 from lodestore.logs import Logs, utc_now
 from lodestore.models import EmbeddingVersion
-from lodestore.online import (
-    JournalEntry,
-    Key,
-    OnlineRow,
-    OnlineStore,
-    Status,
-    Written,
-    decode_payload,
-    encode_columns,
-    encode_key_columns,
-    encode_payload,
-    micros_of,
-    moment_of,
-)
+from lodestore.moments import micros_of, moment_of
+from lodestore.online import JournalEntry, Key, OnlineRow, OnlineStore, Status, Written, encode_key_columns
+from lodestore.payloads import decode_payload, encode_columns, encode_payload
 from lodestore.plans import Group, Plan, Vectors, encoded_keys, keys_of, plan_of, refuse_foreign
 from lodestore.ports import Clock, OfflineStore
 from lodestore.push import JOURNAL_LIMIT, note_newest, push, refuse_overflow

@@ -13,18 +13,9 @@ import pyarrow as pa
 from lodestore.bulk import pieces, undisturbed
 from lodestore.errors import InvalidRowsError, RequestError, UnavailableError
 from lodestore.models import EmbeddingVersion
-from lodestore.online import (
-    BATCH_ROWS,
-    Key,
-    OnlineRow,
-    OnlineStore,
-    Written,
-    encode_batch,
-    encode_key_columns,
-    encode_payload,
-    encode_rows,
-    micros_of,
-)
+from lodestore.moments import micros_of
+from lodestore.online import BATCH_ROWS, Key, OnlineRow, OnlineStore, Written, encode_key_columns
+from lodestore.payloads import encode_batch, encode_payload, encode_rows
 from lodestore.rows import Problem, check_table, check_values
 from lodestore.spaces import Vector, check_vectors, identified, namespace
 from lodestore.spec import FeatureView

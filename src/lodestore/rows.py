@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from lodestore.bulk import as_list, fixed_column, joined, json_column, pieces
 from lodestore.errors import DeclarationError, InvalidRowsError, RequestError, nearest
 from lodestore.events import TextRow
-from lodestore.online import micros_of
+from lodestore.moments import micros_of
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import MOMENT, view_schema
 from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable

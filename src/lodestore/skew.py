@@ -17,7 +17,9 @@ import pyarrow as pa
 from lodestore import ondemand
 from lodestore.catalog import Catalog
 from lodestore.historical import historical
-from lodestore.online import Key, OnlineStore, decode_payload, encode_payload, moment_of
+from lodestore.moments import moment_of
+from lodestore.online import Key, OnlineStore
+from lodestore.payloads import decode_payload, encode_payload
 from lodestore.ports import OfflineStore
 from lodestore.spec import FeatureRef, FeatureView
 from lodestore.tables import MOMENT

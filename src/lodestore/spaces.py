@@ -27,17 +27,9 @@ from lodestore.errors import UnknownModelError, nearest
 from lodestore.events import TextRow
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingVersion
-from lodestore.online import (
-    JournalEntry,
-    Key,
-    OnlineRow,
-    OnlineStore,
-    decode_payload,
-    encode_columns,
-    encode_payload,
-    micros_of,
-    moment_of,
-)
+from lodestore.moments import micros_of, moment_of
+from lodestore.online import JournalEntry, Key, OnlineRow, OnlineStore
+from lodestore.payloads import decode_payload, encode_columns, encode_payload
 from lodestore.ports import Clock, Embedder, OfflineStore
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import MOMENT, in_list, retired

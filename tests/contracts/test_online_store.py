@@ -28,7 +28,8 @@ from lodestore.errors import (
     StoreWriteError,
     UnavailableError,
 )
-from lodestore.online import OnlineRow, OnlineStore, Written, decode_payload, encode_payload
+from lodestore.online import OnlineRow, OnlineStore, Written
+from lodestore.payloads import decode_payload, encode_payload
 
 VIEW = "user_profile@1"
 NOON = 1_790_000_000_000_000
@@ -547,7 +548,8 @@ def test_threads_share_one_store(store):
 
 PREAMBLE = """
 import json, os, sys
-from lodestore.online import OnlineRow, decode_payload, encode_payload
+from lodestore.online import OnlineRow
+from lodestore.payloads import decode_payload, encode_payload
 kind, where, name = json.loads(sys.argv[1])
 if kind == "lmdb":
     from lodestore.adapters.lmdb import LmdbOnlineStore

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lodestore.bulk import as_list, json_column, json_objects, pieces
-from lodestore.online import decode_payload, encode_columns, encode_payload, encode_rows
+from lodestore.payloads import decode_payload, encode_columns, encode_payload, encode_rows
 from lodestore.rows import check_rows, check_table
 from lodestore.spec import Entity, FeatureView, number, text
 

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from lodestore.columns import columns_of, oldest_of
 from lodestore.errors import SchemaVersionError, StoreError
-from lodestore.online import OnlineRow, Status, encode_payload, encode_row
+from lodestore.online import OnlineRow, Status, encode_row
+from lodestore.payloads import encode_payload
 
 NOON = 1_790_000_000_000_000
 DAY = 86_400_000_000

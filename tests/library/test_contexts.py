@@ -15,7 +15,7 @@ import pytest
 from lodestore import cli
 from lodestore.context import ContextOptions
 from lodestore.errors import RequestError, RetentionError, UnknownContextError
-from lodestore.online import decode_payload
+from lodestore.payloads import decode_payload
 from lodestore.project import Project, open_project
 from lodestore.replay import replay
 from lodestore.tables import view_table

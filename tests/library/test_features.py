@@ -33,7 +33,8 @@ from lodestore.errors import (
 from lodestore.events import EventSource
 from lodestore.features import Features, Inputs, OnlineAnswer
 from lodestore.logs import Logs
-from lodestore.online import OnlineRow, Status, encode_payload
+from lodestore.online import OnlineRow, Status
+from lodestore.payloads import encode_payload
 from lodestore.rows import checked_rows
 from lodestore.spec import (
     Entity,

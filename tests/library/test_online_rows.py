@@ -13,26 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lodestore import spec
+from lodestore.deliveries import Delivery, batches, settle
 from lodestore.errors import BadVectorError, RequestError, SchemaVersionError, StoreError
 from lodestore.online import (
     BATCH_BYTES,
     BATCH_ROWS,
-    Delivery,
     OnlineRow,
     Written,
-    batches,
     decode_key,
-    decode_payload,
     decode_row,
-    encode_columns,
     encode_key,
     encode_keys,
-    encode_payload,
     encode_row,
     encode_values,
     key_within,
-    settle,
 )
+from lodestore.payloads import decode_payload, encode_columns, encode_payload
 
 NOON = 1_790_000_000_000_000
 DAY = timedelta(days=1)

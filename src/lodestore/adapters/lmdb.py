@@ -28,31 +28,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore.bulk import Bytes, as_column, as_list, joined
+from lodestore.deliveries import (
+    Addressed,
+    Delivery,
+    addressed,
+    batches,
+    deliveries,
+    deliveries_of_columns,
+    settle,
+    slices,
+)
 from lodestore.errors import SchemaVersionError, StoreBusyError, StoreError, StoreWriteError
 from lodestore.online import (
     BATCH_ROWS,
     STAMP,
-    Addressed,
-    Delivery,
     JournalEntry,
     Key,
     Keys,
     OnlineRow,
     Written,
-    addressed,
-    batches,
     decode_key,
     decode_row,
-    deliveries,
-    deliveries_of_columns,
     encode_key,
     encode_keys,
     hashed_key,
     key_within,
     mark_key,
     namespace_prefix,
-    settle,
-    slices,
 )
 
 __all__ = ["LmdbOnlineStore"]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from lodestore.bulk import Bytes
+from lodestore.deliveries import Delivery, deliveries, deliveries_of_columns, settle
 from lodestore.errors import StoreError
 from lodestore.online import (
-    Delivery,
     JournalEntry,
     Key,
     Keys,
@@ -19,13 +19,10 @@ from lodestore.online import (
     Written,
     decode_key,
     decode_row,
-    deliveries,
-    deliveries_of_columns,
     encode_key,
     encode_keys,
     mark_key,
     namespace_prefix,
-    settle,
 )
 
 __all__ = ["MemoryOnlineStore"]

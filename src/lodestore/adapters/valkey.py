@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from lodestore.bulk import Bytes
+from lodestore.deliveries import Delivery, batches, deliveries, deliveries_of_columns
 from lodestore.errors import (
     SchemaVersionError,
     SettingsError,
@@ -25,17 +26,13 @@ from lodestore.errors import (
 from lodestore.online import (
     BATCH_ROWS,
     SCHEMES,
-    Delivery,
     JournalEntry,
     Key,
     Keys,
     OnlineRow,
     Written,
-    batches,
     decode_key,
     decode_row,
-    deliveries,
-    deliveries_of_columns,
     encode_key,
     encode_keys,
     mark_key,
