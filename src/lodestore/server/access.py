@@ -110,8 +110,10 @@ def _somebody_here(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> 
     """Without keys, only this machine is answered, and no web page that happens to be open on it."""
     client = scope.get("client")
     # A proxy on this machine passes on what comes from wherever it says.
-    passed_on = [headers[name] for name in _FORWARDED if name in headers]
-    if (client is not None and _is_elsewhere(str(client[0]))) or not all(map(_is_from_here, passed_on)):
+    passed_on = not headers.keys().isdisjoint(_FORWARDED) and not all(
+        _is_from_here(headers[name]) for name in _FORWARDED if name in headers
+    )
+    if passed_on or (client is not None and _is_elsewhere(str(client[0]))):
         message = "without keys only this machine is answered; make a key with: lodestore keys add --scope read"
         raise HttpError(403, "forbidden", message)
     page = _page_of(headers.get(b"origin"), headers.get(b"host", b""))
