@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 
 __all__ = [
     "Bytes",
+    "as_binary",
     "as_column",
     "as_list",
     "fixed_column",
+    "is_text",
     "joined",
     "json_column",
     "json_objects",
@@ -30,7 +32,7 @@ Bytes: TypeAlias = Sequence[bytes] | pa.Array
 """The bytes of many rows: a list, or an Arrow column of type `binary`."""
 
 _PIECE_ROWS = 100_000
-_PIECE_BYTES = 128 << 20  # JSON makes of a byte six at most, and 2 GiB is the end of a column
+_PIECE_BYTES = 32 << 20  # JSON makes of a byte six at most, and 2 GiB is the end of a column
 _COMMA = ord(",")
 _ESCAPED = np.zeros(256, bool)
 _ESCAPED[[*range(0x20), ord('"'), ord("\\")]] = True
@@ -56,12 +58,47 @@ class undisturbed:  # noqa: N801 - used as a word; a generator would cost more t
 
 def pieces(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """The same rows in batches that columns of bytes can hold."""
-    rows = _PIECE_ROWS
-    if table.nbytes > _PIECE_BYTES:
-        rows = max(1, min(rows, table.num_rows * _PIECE_BYTES // table.nbytes))
-    for start in range(0, table.num_rows, rows):
-        piece = table.slice(start, min(rows, table.num_rows - start)).combine_chunks()
-        yield piece.to_batches()[0]
+    for start, stop in _cuts(table):
+        yield from table.slice(start, stop - start).combine_chunks().to_batches()
+
+
+def _cuts(table: pa.Table) -> Iterator[tuple[int, int]]:
+    rows = table.num_rows
+    sizes = np.full(rows, 0 if table.nbytes <= _PIECE_BYTES else _row_bytes(table), np.int64)
+    if table.nbytes > _PIECE_BYTES:  # rows differ in size, and the text is what makes them large
+        for column in table.columns:
+            if is_text(column.type):
+                sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+    ends, start, before = np.cumsum(sizes), 0, 0
+    while start < rows:
+        within = int(np.searchsorted(ends, before + _PIECE_BYTES, side="right"))
+        stop = min(max(within, start + 1), start + _PIECE_ROWS)
+        yield start, stop
+        start, before = stop, int(ends[stop - 1])
+
+
+def _row_bytes(table: pa.Table) -> int:
+    """What a row has beside its texts, on average."""
+    others = [one.nbytes for one in table.columns if not is_text(one.type)]
+    return sum(others) // max(1, table.num_rows)
+
+
+def is_text(of: pa.DataType) -> bool:
+    """Whether a column of that type has texts."""
+    return bool(pa.types.is_string(of) or pa.types.is_large_string(of))
+
+
+def as_binary(texts: pa.Array) -> pa.Array:
+    """The bytes of a column of texts that is part of one of the `pieces`, whatever it was cut from; nothing is copied."""
+    if not len(texts):
+        return pa.array([], pa.binary())
+    _, ends, data = texts.buffers()
+    kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    places = np.frombuffer(ends, kind)[texts.offset : texts.offset + len(texts) + 1]
+    held = pa.py_buffer(b"") if data is None else data.slice(int(places[0]), int(places[-1] - places[0]))
+    offsets = pa.py_buffer((places - places[0]).astype(np.int32))
+    whole = pa.Array.from_buffers(pa.binary(), len(texts), [None, offsets, held])
+    return pc.if_else(texts.is_valid(), whole, None) if texts.null_count else whole
 
 
 def joined(*parts: pa.Array | bytes) -> pa.Array:
@@ -106,18 +143,20 @@ def json_column(column: pa.Array) -> pa.Array:
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_null(column.type):
-        return pa.array([b"null"] * len(column), pa.binary())
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if is_text(column.type):
+        return _json_texts(column)
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type) or pa.types.is_floating(column.type):
         return _json_numbers(column)
-    plain = column.cast(pa.string())
-    if _ESCAPED[_bytes_of(plain)].any():
-        # Written a line each: line ends within texts are escapes, so that no text can look like a boundary.
-        whole = orjson.dumps(pc.fill_null(plain, "").to_pylist(), option=orjson.OPT_INDENT_2)
-        texts = pa.array(whole[4:-2].split(b",\n  "), pa.binary())
-    else:
-        texts = joined(b'"', plain.cast(pa.binary()), b'"')
-    return _with_nulls(texts, column)
+    return pa.array([orjson.dumps(one) for one in column.to_pylist()], pa.binary())
+
+
+def _json_texts(column: pa.Array) -> pa.Array:
+    plain = as_binary(column)
+    if not _ESCAPED[_bytes_of(plain)].any():
+        return _with_nulls(joined(b'"', plain, b'"'), column)
+    # Written a line each: line ends within texts are escapes, so that no text can look like a boundary.
+    whole = orjson.dumps([one or "" for one in column.to_pylist()], option=orjson.OPT_INDENT_2)
+    return _with_nulls(pa.array(whole[4:-2].split(b",\n  "), pa.binary()), column)
 
 
 def _with_nulls(texts: pa.Array, column: pa.Array) -> pa.Array:
@@ -128,9 +167,9 @@ def _json_numbers(column: pa.Array) -> pa.Array:
     if not len(column):
         return pa.array([], pa.binary())
     filled = column.fill_null(False if pa.types.is_boolean(column.type) else 0) if column.null_count else column
+    if pa.types.is_floating(column.type):  # a narrow one has fewer digits than the Python number of a single row
+        filled = filled.cast(pa.float64())
     values: Any = filled.to_numpy(zero_copy_only=False)
-    if values.dtype == np.float32:  # which has fewer digits as itself than as the Python number that single rows have
-        values = values.astype(np.float64)
     text = np.frombuffer(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY), np.uint8)[1:-1]
     commas = np.flatnonzero(text == _COMMA)
     ends = np.empty(len(commas) + 2, np.int32)
@@ -140,13 +179,10 @@ def _json_numbers(column: pa.Array) -> pa.Array:
     return _with_nulls(texts, column)
 
 
-def _bytes_of(texts: pa.Array) -> np.ndarray[Any, Any]:
-    """The bytes of all texts of a `string` or `binary` column, one after the other."""
-    _, ends, data = texts.buffers()
-    if data is None or not len(texts):
-        return np.empty(0, np.uint8)
-    places = np.frombuffer(ends, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    return np.frombuffer(data, np.uint8)[places[0] : places[-1]]
+def _bytes_of(column: pa.Array) -> np.ndarray[Any, Any]:
+    """The bytes of all rows of `as_binary`, one after the other."""
+    data = column.buffers()[2] if len(column) else None
+    return np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
 
 
 def json_objects(columns: Mapping[str, pa.Array], *, before: bytes = b"{", after: bytes = b"}") -> pa.Array:

@@ -55,6 +55,7 @@ class Delivery(NamedTuple):
     event_id: bytes | None = None
 
 
+_LARGEST_COLUMN: Final = 1 << 30  # bytes; an Arrow column ends at 2 GiB
 _KEY_OF: Final = attrgetter("key")
 
 
@@ -177,7 +178,11 @@ def _checked_columns(
         message = f"columns of different lengths {sorted(lengths)}: give one value of each for every key"
         raise RequestError(message)
     if event_ids is not None and len(ids):
-        bounds = pc.min_max(pc.binary_length(as_column(ids)))
+        column = as_column(ids)
+        if column.null_count:
+            message = f"{column.null_count} rows have no event id; give one for every row, or none at all"
+            raise RequestError(message)
+        bounds = pc.min_max(pc.binary_length(column))
         if not 0 < bounds["min"].as_py() <= bounds["max"].as_py() <= LONGEST:
             for one in as_list(ids):
                 checked_event_id(one)
@@ -202,7 +207,7 @@ def addressed(
     prefix: bytes,
     longest: int,
 ) -> Addressed | None:
-    """The same rows as columns; None where there are none or a key is too long for the store."""
+    """The same rows as columns; None where there are none, they are too large, or a key is too long for the store."""
     ids = _checked_columns(keys, event_micros, created_micros, payloads, event_ids)
     if not len(keys):
         return None
@@ -230,6 +235,9 @@ def _addressed_by_arrow(
     prefix: bytes,
     longest: int,
 ) -> Addressed | None:
+    size = payloads.nbytes if isinstance(payloads, pa.Array) else sum(map(len, payloads))
+    if size > _LARGEST_COLUMN:
+        return None
     ids = as_column(event_ids)
     addresses = joined(prefix, as_column(keys if isinstance(keys, pa.Array) else encode_keys(keys)))
     if pc.max(pc.binary_length(addresses)).as_py() > longest:

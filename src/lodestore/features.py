@@ -22,7 +22,7 @@ from lodestore import declarations, events, ondemand, skew
 from lodestore.bulk import undisturbed
 from lodestore.catalog import Catalog
 from lodestore.columns import columns_of, oldest_of
-from lodestore.errors import DeclarationError, RequestError, SourceError, StoreError, UnknownViewError
+from lodestore.errors import DamagedRowError, DeclarationError, RequestError, SourceError, StoreError, UnknownViewError
 from lodestore.inputs import Inputs
 from lodestore.locks import Locks
 from lodestore.logs import Logs, utc_now
@@ -56,7 +56,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LOOKED_UP_FOR = 1_000_000
 _MADE = tuple.__new__
-_REFERENCES = frozenset({str, FeatureRef})
 # For how long pushes leave the system of record alone once it did not answer.
 _PAUSE = timedelta(seconds=10)
 # The most rows that are held in memory at once.
@@ -482,6 +481,7 @@ class Features:
         """The encoded keys, by namespace, that `online` reads for these references and entities."""
         plan = self._plan_of(refs, release)
         asked = {key: _listed(f"entities.{key}", values) for key, values in entities.items()}
+        _row_count(asked, {})
         keys = {group.namespace: encoded_keys(group.view, asked) for group in plan.groups}
         return keys | {
             one.namespace: encoded_keys(one.view, asked) for one in plan.vectors if one.namespace is not None
@@ -656,12 +656,18 @@ class Features:
         return sorted(waiting)
 
     def _drain_view(self, view: FeatureView, entries: Sequence[JournalEntry]) -> None:
-        rows = [_journal_row(view, one) for one in entries]
+        bad: dict[str, str] = {}
+        rows, places = [], []
+        for one in entries:
+            try:
+                rows.append(_journal_row(view, one))
+                places.append(f"{view.namespace}#{one.sequence}")
+            except DamagedRowError as error:  # one that cannot be read holds up no other
+                bad[f"{view.namespace}#{one.sequence}"] = str(error)
         found = check_rows(view, rows, now=self._clock())
         self.record(view, found.table)
-        bad: dict[str, str] = {}
         for problem in found.problems:
-            uri = f"{view.namespace}#{entries[problem.row - 1].sequence}"
+            uri = places[problem.row - 1]
             # The row is nowhere else: what is not personal of it is kept with the reason.
             bad[uri] = bad[uri] if uri in bad else f"{problem.what}; row: {_public(view, rows[problem.row - 1])}"
         self._reject("journal", bad, ())
@@ -718,8 +724,9 @@ def _ticking(clock: Clock) -> Callable[[], int]:
 
 
 def _check_references(refs: Sequence[object]) -> None:
-    if isinstance(refs, str) or not {*map(type, refs)} <= _REFERENCES:
-        message = f"features {refs!r}: give a list of references, such as ['user_profile:expertise_level']"
+    if isinstance(refs, str) or not all(isinstance(one, str | FeatureRef) for one in refs):
+        shown = list(refs) if isinstance(refs, tuple) else refs
+        message = f"features {shown!r}: give a list of references, such as ['user_profile:expertise_level']"
         raise RequestError(message)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.bulk import Bytes, fixed_column, joined
+from lodestore.bulk import Bytes, as_binary, fixed_column, is_text, joined
 from lodestore.errors import DamagedRowError, RequestError, SchemaVersionError, StoreError
 from lodestore.payloads import decode_payload
 
@@ -263,20 +263,24 @@ def encode_key(key: Key) -> bytes:
 
 def encode_key_columns(columns: Sequence[pa.Array]) -> pa.Array:
     """The keys whose parts are these columns, texts or integers without nulls, as `encode_key` makes them."""
-    parts = [_encoded_part(one) for one in columns]
-    if any(one is None for one in parts):
-        return pa.array(encode_keys([*zip(*(one.to_pylist() for one in columns), strict=True)]), pa.binary())
-    return parts[0] if len(parts) == 1 else joined(*parts)
+    parts = [part for part in map(_encoded_part, columns) if part is not None]
+    if len(parts) == len(columns):
+        encoded = parts[0] if len(parts) == 1 else joined(*parts)
+        if not len(encoded) or pc.max(pc.binary_length(encoded)).as_py() <= LONGEST:
+            return encoded
+    return pa.array(encode_keys([*zip(*(one.to_pylist() for one in columns), strict=True)]), pa.binary())
 
 
 def _encoded_part(column: pa.Array) -> pa.Array | None:
-    """One part of each key; None for texts that have zeros."""
-    if pa.types.is_integer(column.type):
+    """One part of each key; None for texts that have zeros, and whatever is neither text nor integer."""
+    if column.null_count or not (is_text(column.type) or pa.types.is_signed_integer(column.type)):
+        return None
+    if pa.types.is_signed_integer(column.type):
         parts = np.empty(len(column), np.dtype([("tag", "u1"), ("value", ">u8")]))
         parts["tag"] = _INTEGER
         parts["value"] = column.to_numpy().astype(np.int64).view(np.uint64) ^ np.uint64(_SIGN)
         return fixed_column(parts.tobytes(), parts.itemsize)
-    texts = column.cast(pa.string()).cast(pa.binary())
+    texts = as_binary(column)
     if pc.any(pc.match_substring(texts, b"\0")).as_py():
         return None
     return joined(b"\x02", texts, b"\0")

@@ -121,7 +121,7 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
             return orjson.loads(payload[1:])
         if payload[0] == _EXTENDED:
             return _decode_extended(payload)
-    except (ValueError, IndexError, struct.error) as error:
+    except (ValueError, IndexError, OverflowError, struct.error) as error:
         message = f"stored values of {len(payload)} bytes cannot be read ({error}); rebuild the online store"
         raise DamagedRowError(message) from error
     message = f"stored values of schema {payload[0]}, this version reads 1 and 2; rebuild the online store"
@@ -163,7 +163,7 @@ def decode_payloads(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
     if len(payloads) >= _MANY:
         try:
             found = _decoded_at_once(payloads)
-        except (ValueError, IndexError, struct.error):
+        except (ValueError, IndexError, OverflowError, struct.error):
             found = []  # a damaged one is among them: read one by one, it is told
         if len(found) == len(payloads):
             return found
@@ -268,6 +268,8 @@ def encode_batch(batch: pa.RecordBatch, features: Sequence[Feature]) -> Bytes:
 
 
 def _refuse_infinities(column: pa.Array, name: str) -> None:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py():
         _refuse_infinite(column.to_pylist(), name)
 

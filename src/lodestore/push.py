@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lodestore.bulk import pieces, undisturbed
+from lodestore.bulk import as_binary, pieces, undisturbed
 from lodestore.errors import InvalidRowsError, RequestError, UnavailableError
 from lodestore.models import EmbeddingVersion
 from lodestore.moments import micros_of
 from lodestore.online import BATCH_ROWS, Key, OnlineRow, OnlineStore, Written, encode_key_columns
 from lodestore.payloads import encode_batch, encode_payload, encode_rows
-from lodestore.rows import Problem, check_table, check_values
+from lodestore.rows import Problem, check_table, check_values, rows_of
 from lodestore.spaces import Vector, check_vectors, identified, namespace
 from lodestore.spec import FeatureView
 
@@ -66,7 +66,7 @@ def _push(
         found = check_table(view, rows, now=now)
         _refuse_bad(view, found.problems, {})
         return sum((_stored_batch(view, one, online) for one in pieces(found.table)), Written())
-    offered = rows.to_pylist() if isinstance(rows, pa.Table) else rows
+    offered = rows_of(view, rows) if isinstance(rows, pa.Table) else rows
     given = [identified(view, one) for one in offered] if embeddings else list(offered)
     checked = check_values(view, given, now=now)
     vectors, wrong = check_vectors(view, given, versions) if embeddings else ({}, {})
@@ -142,7 +142,7 @@ def _stored_batch(view: FeatureView, batch: pa.RecordBatch, online: OnlineStore)
         events,
         created,
         encode_batch(batch.select([one.name for one in features]), features),
-        event_ids=batch["event_id"].cast(pa.binary()),
+        event_ids=as_binary(batch["event_id"]),
         journal=True,
     )
     note_newest(online, view.namespace, int(events.max()))

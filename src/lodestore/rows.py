@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,6 +33,7 @@ __all__ = [
     "check_value",
     "check_values",
     "checked_rows",
+    "rows_of",
 ]
 
 # Clocks of sources differ a little; beyond this an event's time is a mistake.
@@ -45,6 +46,10 @@ _SHOWN = 80
 _BITS = 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NO_VALUE = (pa.ArrowException, ArithmeticError, LookupError, ValueError)
+# What a Python datetime can be.
+_FIRST_MICROS = micros_of(datetime(1, 1, 1, tzinfo=UTC))
+_LAST_MICROS = micros_of(datetime.max.replace(tzinfo=UTC))
 _DIGITS = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 # Types whose values are neither missing nor in need of unpacking.
 _SIMPLE = frozenset({str, int, bool, dict, list})
@@ -135,8 +140,10 @@ def _faultless(view: FeatureView, rows: Sequence[Any], readers: Mapping[str, _Re
             if type(row) is not dict and not isinstance(row, Mapping):
                 return None
             for name, value in row.items():
-                if value is not None and name not in passed:
-                    read = readers[name]
+                if name in passed:
+                    continue
+                read = readers[name]
+                if value is not None:
                     columns[name][place] = read(value) if type(value) in _SIMPLE else _read(read, value)
     except (_WrongError, KeyError, TypeError):  # a bad value, an unknown column
         return None
@@ -168,13 +175,35 @@ def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> Checked
     """
     columns = _fitting_columns(view, table, now) if view.derive is None and not view.embeddings else None
     if columns is None:
-        return check_rows(view, table.to_pylist(), now=now)
+        return check_rows(view, rows_of(view, table), now=now)
     events = columns["event_timestamp"]
     columns["created_timestamp"] = pc.coalesce(columns["created_timestamp"], events)
     columns["event_id"] = _ids_of_columns(view.name, columns)
     columns["ingested_at"] = pa.repeat(pa.scalar(now, MOMENT), table.num_rows)
     schema = view_schema(view)
     return CheckedRows(pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema), ())
+
+
+def rows_of(view: FeatureView, table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table; values that Python cannot have, such as text that is not UTF-8, are an `InvalidRowsError`."""
+    columns, told = [], []
+    for name in table.column_names:
+        try:
+            columns.append(table[name].to_pylist())
+        except _NO_VALUE:
+            told += [str(Problem(at, f"{name}: {why}")) for at, why in _unreadable(table[name])]
+    if told:
+        raise InvalidRowsError(view.name, told)
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _unreadable(column: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
+    """The places of the values that Python cannot have, from 1, each with the reason."""
+    for at, value in enumerate(column, start=1):
+        try:
+            value.as_py()
+        except _NO_VALUE as error:
+            yield at, f"a value that cannot be read ({error})"
 
 
 def _fitting_columns(view: FeatureView, table: pa.Table, now: datetime) -> dict[str, Any] | None:
@@ -199,10 +228,19 @@ def _plainly_fits(view: FeatureView, name: str, column: Any, kind: pa.DataType, 
         return False
     if name in view.entity.keys or name == "event_id":
         longest = _LONGEST_KEY if name != "event_id" else _LONGEST_EVENT_ID
-        return pa.types.is_integer(kind) or _between(pc.utf8_length(column), 1, longest)
+        return pa.types.is_integer(kind) or (_is_unicode(column) and _between(pc.utf8_length(column), 1, longest))
     if name in _TIMES:
-        return _between(column, None, pa.scalar(now + MAX_AHEAD, kind))
+        return _between(column.cast(pa.int64()), _FIRST_MICROS, micros_of(now + MAX_AHEAD))
     return _feature_fits(view.feature(name), column)
+
+
+def _is_unicode(column: Any) -> bool:  # noqa: ANN401 - an Arrow column of text
+    """Whether all of it is UTF-8, which Arrow promises and does not look at."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _feature_fits(feature: Feature, column: Any) -> bool:  # noqa: ANN401 - an Arrow column
@@ -216,8 +254,10 @@ def _feature_fits(feature: Feature, column: Any) -> bool:  # noqa: ANN401 - an A
         among = pc.is_in(column.drop_null(), value_set=pa.array(feature.categories))
         return pc.all(among).as_py() is not False
     if feature.kind in {Kind.TEXT, Kind.PROMPT}:
-        return _between(pc.utf8_length(column), None, feature.max_length or _MAX_TEXT)
-    return feature.kind in {Kind.BOOLEAN, Kind.TIMESTAMP}
+        return _is_unicode(column) and _between(pc.utf8_length(column), None, feature.max_length or _MAX_TEXT)
+    if feature.kind is Kind.TIMESTAMP:
+        return _between(column.cast(pa.int64()), _FIRST_MICROS, _LAST_MICROS)
+    return feature.kind is Kind.BOOLEAN
 
 
 def _between(column: Any, low: Any, high: Any) -> bool:  # noqa: ANN401 - any ordered type
@@ -226,7 +266,6 @@ def _between(column: Any, low: Any, high: Any) -> bool:  # noqa: ANN401 - any or
     least, most = bounds["min"].as_py(), bounds["max"].as_py()
     if least is None:
         return True
-    low, high = (one.as_py() if isinstance(one, pa.Scalar) else one for one in (low, high))
     return (low is None or least >= low) and (high is None or most <= high)
 
 

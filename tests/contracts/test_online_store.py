@@ -324,8 +324,38 @@ def test_many_columns_keep_the_newest_row_of_each_key_journal_the_late_ones_and_
     assert store.journal_size() == len(rows)
 
 
+def test_of_many_rows_at_equal_times_those_that_came_later_win(store):
+    first = [((f"u{at}",), NOON, "first", b"a%d" % at) for at in range(1_500)]
+    second = [((f"u{at}",), NOON, "second", b"b%d" % at) for at in range(1_500)]
+
+    written = [in_columns(store, one) for one in (first, second)]
+
+    assert written == [Written(accepted=1_500)] * 2
+    assert values(store, "u0", "u1499") == ["second"] * 2
+
+
+def test_of_an_event_id_that_comes_twice_among_many_the_first_row_counts(store):
+    rows = [((f"u{at}",), NOON, at, b"event-%d" % at) for at in range(1_500)]
+
+    written = in_columns(store, [*rows, (("u3",), NOON + 5, "again", b"event-3")])
+
+    assert written == Written(accepted=1_500, duplicates=1)
+    assert values(store, "u3") == [3]
+    assert store.journal_size() == 1_500
+
+
+def test_event_ids_of_many_rows_are_forgotten_by_their_own_times(store):
+    rows = [((f"u{at}",), NOON + (at * 7) % 1_500, at, b"event-%d" % at) for at in range(1_500)]
+    in_columns(store, rows)
+
+    forgotten = store.forget_events(NOON + 700)
+
+    assert forgotten == 700
+    assert in_columns(store, rows) == Written(accepted=700, duplicates=800)
+
+
 def test_an_event_id_that_is_empty_or_missing_stops_every_row(store):
-    for ids in ([b"e1", b""], [b"e1"]):
+    for ids in ([b"e1", b""], [b"e1"], [b"e1", None], [None, None]):
         with pytest.raises(RequestError):
             store.write_columns(
                 VIEW, [("u1",), ("u2",)], np.array([1, 2]), np.array([1, 2]), [b"\x01{}"] * 2, event_ids=ids

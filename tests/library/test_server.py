@@ -203,6 +203,38 @@ def test_rows_come_as_lines_or_as_arrow_too(http):
     assert told["columns"]["orders:total"] == ["31", "32", "33"]
 
 
+FAR = pa.array([253_402_300_800_000_000], pa.int64())
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "status"),
+    [
+        ("note", pa.array([b"caf\xe9"], pa.binary()).view(pa.string()), 400),
+        ("event_timestamp", FAR.cast(pa.timestamp("us", tz="UTC")), 422),
+        ("created_timestamp", FAR.cast(pa.timestamp("us", tz="UTC")), 422),
+        ("event_timestamp", FAR.cast(pa.timestamp("s", tz="UTC")), 422),
+        ("event_timestamp", pa.array([0], pa.int64()).cast(pa.timestamp("us", tz="No/Where")), 422),
+        ("event_timestamp", pa.array([2**62], pa.int64()).cast(pa.duration("s")), 422),
+        ("order_id", pa.array([2**63], pa.uint64()), 422),
+    ],
+)
+def test_an_arrow_body_with_values_that_cannot_be_is_refused(http, name, column, status):
+    table = pa.table({"order_id": [34], "event_timestamp": [NOW], "total": [34]})
+    place = table.schema.get_field_index(name)
+    table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+    answer = http.post(
+        "/v1/push?view=orders", content=sink.getvalue(), headers={"content-type": "application/vnd.apache.arrow.stream"}
+    )
+
+    assert answer.status_code == status, answer.text
+    assert name in answer.json()["detail"] or "UTF8" in answer.json()["detail"]
+    assert features(http, ["orders:total"], {"order_id": [34]}).json()["statuses"]["orders:total"] == ["NOT_FOUND"]
+
+
 # -- search
 
 

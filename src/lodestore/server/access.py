@@ -111,7 +111,10 @@ def _somebody_here(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> 
     client = scope.get("client")
     # A proxy on this machine passes on what comes from wherever it says.
     passed_on = not headers.keys().isdisjoint(_FORWARDED) and not all(
-        _is_from_here(headers[name]) for name in _FORWARDED if name in headers
+        # Every line of them: of a header that comes twice, `headers` has the last one.
+        _is_from_here(value)
+        for name, value in scope.get("headers", headers.items())
+        if name in _FORWARDED
     )
     if passed_on or (client is not None and _is_elsewhere(str(client[0]))):
         message = "without keys only this machine is answered; make a key with: lodestore keys add --scope read"

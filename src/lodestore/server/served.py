@@ -52,7 +52,7 @@ class ServedFeatures(Features):
     @property
     def down(self) -> bool:
         """Whether the online store did not answer just now."""
-        return self.lost and time.monotonic() < self._down_until
+        return self._down_until > 0.0 and time.monotonic() < self._down_until
 
     def online(
         self,
@@ -64,7 +64,7 @@ class ServedFeatures(Features):
         fetch: Fetch | None = None,
     ) -> OnlineAnswer:
         """The features of these entities; nulls when the online store is away."""
-        if not (self.lost and self.down):
+        if not self.down:
             try:
                 found = Features.online(self, refs, entities, inputs=inputs, release=release, fetch=fetch)
             except (DamagedRowError, SchemaVersionError):
