@@ -23,6 +23,7 @@ from lodestore.errors import StoreBusyError, StoreError, UnavailableError
 from lodestore.features import Features
 from lodestore.locks import Locks
 from lodestore.logs import Logs
+from lodestore.moments import micros_of
 from lodestore.online import OnlineRow
 from lodestore.project import Project, open_project
 from lodestore.publishing import publish
@@ -209,6 +210,23 @@ def test_a_server_says_503_and_when_to_come_again_while_the_journal_is_full(
 
 
 # One drainer
+
+
+def test_a_journalled_row_that_cannot_be_read_is_a_reject_and_holds_up_no_other() -> None:
+    house = House()
+    house.push("u1", count=1)
+    damaged = OnlineRow(micros_of(NOON), micros_of(NOON), b"\x01{broken", b"e1")
+    house.online.write("clicks@1", [(("u2",), damaged)], journal=True)
+    house.push("u3", count=3)
+
+    moved = house.features.drain()
+
+    stored = house.offline.read("fv__clicks__v1", ["user_id"])["user_id"].to_pylist()
+    ((place, why),) = house.features.turned_away(clicks, ["journal"]).items()
+    assert (moved, house.online.journal_size()) == (3, 0)
+    assert sorted(stored) == ["u1", "u3"]
+    assert place.startswith("clicks@1#")
+    assert "cannot be read" in why
 
 
 def test_while_somebody_drains_nobody_else_does(tmp_path: Path) -> None:
