@@ -107,6 +107,10 @@ def test_without_any_key_only_this_machine_is_answered():
         ({"client": ("127.0.0.1", 1)}, {b"x-forwarded-for": b"unknown"}),
         ({"client": ("127.0.0.1", 1)}, {b"x-real-ip": b"203.0.113.9:4711"}),
         ({"client": None}, {b"forwarded": b"for=203.0.113.9;proto=https"}),
+        (
+            {"headers": [(b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-for", b"127.0.0.1")]},
+            {b"x-forwarded-for": b"127.0.0.1"},
+        ),
     ):
         with pytest.raises(HttpError) as refused:
             access.caller(scope, headers, "read")

@@ -91,15 +91,18 @@ def application(project: Project, options: ServerOptions | None = None, *, traci
     }
     routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
     router = Router(routes, redirect_slashes=False, default=_elsewhere(serving), lifespan=lifespan)
-    return _direct(router, {path: one for path, one in endpoints.items() if "{" not in path})
+    return _direct(router, {path: one for path, one in endpoints.items() if "{" not in path}, tracing)
 
 
-def _direct(router: ASGIApp, endpoints: Mapping[str, Endpoint]) -> ASGIApp:
+def _direct(router: ASGIApp, endpoints: Mapping[str, Endpoint], tracing: Tracing | None) -> ASGIApp:
     """Calls whose path has no parts are answered at once: trying one route after another costs more than a read."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         found = endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        await (found or router)(scope, receive, send)
+        if found is None or tracing is not None:
+            await (found or router)(scope, receive, send)
+        else:
+            await found.served(scope, dict(scope["headers"]), receive, send)
 
     return answer
 

@@ -81,6 +81,8 @@ def a_number(values: Mapping[str, Any], name: str, default: Any = _MISSING) -> A
 
 def _of(values: Mapping[str, Any], name: str, kind: Any, wanted: str, default: Any) -> Any:  # noqa: ANN401 - any JSON value
     value = values.get(name)
+    if type(value) is kind:  # as nearly always
+        return value
     if value is None:
         if default is _MISSING:
             message = f"the body lacks {name}; {wanted} is expected"

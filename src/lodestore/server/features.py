@@ -36,7 +36,7 @@ async def read_features(call: Call) -> Answer:
     values, serving = parsed(call.body, _READ), call.serving
     refs = _refs(call, values)
     entities = _columns(an_object(values, "entities"), call)
-    inputs = an_object(values, "inputs", None)
+    inputs = an_object(values, "inputs", None) if "inputs" in values else None
     live = call.snapshot
     if "release" in values:
         live = await serving.at(live, a_whole(values, "release", None), search=False)
