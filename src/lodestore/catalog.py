@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
-from lodestore.errors import DeclarationError, UnknownViewError
+from lodestore.errors import DeclarationError, RequestError, UnknownViewError
 from lodestore.spec import FeatureRef, FeatureService, FeatureView, OnDemandView
 
 __all__ = ["TAKEN", "Catalog", "catalog_of", "collect"]
@@ -62,8 +62,11 @@ class Catalog:
         view.feature(ref.feature)
         return view
 
-    def service(self, name: str) -> FeatureService:
+    def service(self, name: object) -> FeatureService:
         """The service of that name."""
+        if not isinstance(name, str):
+            message = f"feature service {name!r} is no name; write one such as {next(iter(self.services), 'assistant')}"
+            raise RequestError(message)
         if name not in self.services:
             raise UnknownViewError(name, self.services, note=" (feature services)")
         return self.services[name]

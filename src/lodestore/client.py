@@ -316,7 +316,7 @@ def _online(
     service: str | None,
     release: int | None,
 ) -> _Request[Features]:
-    if isinstance(features, str):
+    if isinstance(features, str) or not isinstance(features, Iterable):
         message = f"features {features!r}: give a list of references, such as ['user_profile:expertise_level']"
         raise RequestError(message)
     given = None if inputs is None else _columns("inputs", inputs)

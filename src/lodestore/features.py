@@ -723,8 +723,12 @@ def _ticking(clock: Clock) -> Callable[[], int]:
     return (lambda: time.time_ns() // 1_000) if clock is utc_now else (lambda: micros_of(clock()))
 
 
-def _check_references(refs: Sequence[object]) -> None:
-    if isinstance(refs, str) or not all(isinstance(one, str | FeatureRef) for one in refs):
+def _check_references(refs: object) -> None:
+    if (
+        isinstance(refs, str)
+        or not isinstance(refs, Iterable)
+        or not all(isinstance(one, str | FeatureRef) for one in refs)
+    ):
         shown = list(refs) if isinstance(refs, tuple) else refs
         message = f"features {shown!r}: give a list of references, such as ['user_profile:expertise_level']"
         raise RequestError(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
@@ -116,7 +116,7 @@ def _of_view(view: FeatureView) -> Iterator[None]:
 
 
 def _wanted(features: Sequence[str | FeatureRef], catalog: Catalog) -> list[FeatureRef]:
-    if isinstance(features, str):
+    if isinstance(features, str) or not isinstance(features, Iterable):
         message = f"features {features!r}: give a list of references, such as ['user_profile:expertise_level']"
         raise RequestError(message)
     refs = [one if isinstance(one, FeatureRef) else FeatureRef.parse(one) for one in features]

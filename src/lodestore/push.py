@@ -50,6 +50,9 @@ def push(
     ):
         message = f"{view.name}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}], or a table"
         raise RequestError(message)
+    if type(rows).__name__ == "DataFrame":
+        message = f"{view.name}: rows are a data frame; give pyarrow.Table.from_pandas(frame, preserve_index=False)"
+        raise RequestError(message)
     with undisturbed():
         return _push(view, rows, online, now, versions)
 

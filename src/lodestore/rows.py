@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -187,6 +188,10 @@ def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> Checked
 def rows_of(view: FeatureView, table: pa.Table) -> list[dict[str, Any]]:
     """The rows of a table; values that Python cannot have, such as text that is not UTF-8, are an `InvalidRowsError`."""
     columns, told = [], []
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        message = f"{view.name}: the table has the column {twice[0]!r} more than once; name each column once"
+        raise RequestError(message)
     for name in table.column_names:
         try:
             columns.append(table[name].to_pylist())

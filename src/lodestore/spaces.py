@@ -241,14 +241,20 @@ def _vector_of(feature: Feature, value: object, known: Mapping[str, EmbeddingVer
     if not isinstance(value, Mapping) or set(value) != {"version", "vector"}:
         return 'a vector names the version that made it: {"version": "minilm@1", "vector": [...]}'
     label = value["version"]
+    if not isinstance(label, str):
+        return f"the version of a vector is a {type(label).__name__}; write its label, such as minilm@1"
     fitting = [one for one in known.values() if one.feature == feature.space]
     version = next((one for one in fitting if label in {one.label, one.key, one.fingerprint}), None)
     if version is None:
         return f"no version {label!r} of {feature.space}{nearest(str(label), [one.label for one in fitting])}"
     try:
-        array = np.asarray(value["vector"], dtype=np.float32)
-    except (TypeError, ValueError):
+        given = np.asarray(value["vector"])
+    except (TypeError, ValueError, OverflowError):
         return "a vector is a list of numbers"
+    if given.dtype.kind not in "fiu":
+        return "a vector is a list of numbers"
+    with np.errstate(over="ignore"):  # what is too great for 32 bits is infinite, and refused as that
+        array = given.astype(np.float32)
     if array.shape != (version.dimension,):
         return f"a vector of shape {list(array.shape)}; {version.label} has {version.dimension} numbers"
     if not np.isfinite(array).all() or not array.any():

@@ -6,15 +6,20 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from lodestore.adapters.lmdb import LmdbOnlineStore
-from lodestore.errors import InvalidRowsError
+from lodestore.catalog import catalog_of
+from lodestore.errors import InvalidRowsError, RequestError
+from lodestore.features import Features
+from lodestore.logs import Logs, utc_now
+from lodestore.models import EmbeddingVersion
 from lodestore.online import OnlineStore, Written
 from lodestore.push import push
-from lodestore.spec import Entity, FeatureView, boolean, category, integer, number, text, timestamp
-from lodestore.testing import MemoryOnlineStore
+from lodestore.spec import Entity, FeatureView, boolean, category, embedding, integer, number, text, timestamp
+from lodestore.testing import MemoryOnlineStore, MemoryStore
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -169,3 +174,49 @@ def test_long_texts_go_through_in_pieces(tmp_path):
     assert written == Written(accepted=60)
     assert store.count(BY_TEXT.namespace) == 60
     store.close()
+
+
+def test_a_column_that_comes_twice_and_a_data_frame_are_told():
+    moments, users = pa.array([NOW], MOMENT), pa.array(["u1"])
+    twice = pa.Table.from_arrays([users, users, moments], names=["user_id", "user_id", "event_timestamp"])
+
+    with pytest.raises(RequestError, match="column 'user_id' more than once"):
+        push(BY_TEXT, twice, MemoryOnlineStore(), now=NOW)
+    with pytest.raises(RequestError, match="a data frame; give pyarrow"):
+        push(BY_TEXT, pd.DataFrame({"user_id": ["u1"]}), MemoryOnlineStore(), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"version": ["a"], "vector": [1.0, 2.0]}, "the version of a vector is a list"),
+        ({"version": "m@1", "vector": [10**400, 1]}, "a vector is a list of numbers"),
+        ({"version": "m@1", "vector": [True, True]}, "a vector is a list of numbers"),
+        ({"version": "m@1", "vector": ["1.5", "2"]}, "a vector is a list of numbers"),
+        ({"version": "m@1", "vector": [1e39, 1.0]}, "NaN or infinite numbers"),
+    ],
+)
+def test_a_vector_that_is_none_is_told_without_a_warning(value, told, recwarn):
+    view = FeatureView("p", entity=Entity("user", key="user_id"), features={"v": embedding("content")})
+    known = {"m": EmbeddingVersion("content", "m", "1", "c", "f" * 64, 2)}
+    row = {"user_id": "u1", "event_timestamp": NOW, "v": value}
+
+    with pytest.raises(InvalidRowsError, match=told):
+        push(view, [row], MemoryOnlineStore(), now=NOW, versions=lambda: known)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("refs", [None, 5, "profile:note", [1]])
+def test_references_that_are_no_list_are_told(refs):
+    features = Features(
+        catalog_of([BY_TEXT]), MemoryStore(), MemoryOnlineStore(), Logs(MemoryStore(), utc_now), utc_now
+    )
+
+    with pytest.raises(RequestError, match="give a list of references"):
+        features.online(refs, {"user_id": ["u1"]})
+
+
+@pytest.mark.parametrize("service", [5, None])
+def test_a_service_that_is_no_name_is_told(service):
+    with pytest.raises(RequestError, match="is no name"):
+        catalog_of([BY_TEXT]).service(service)
