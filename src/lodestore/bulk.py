@@ -19,6 +19,7 @@ __all__ = [
     "as_binary",
     "as_column",
     "as_list",
+    "cuts",
     "fixed_column",
     "is_text",
     "joined",
@@ -58,23 +59,29 @@ class undisturbed:  # noqa: N801 - used as a word; a generator would cost more t
 
 def pieces(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """The same rows in batches that columns of bytes can hold."""
-    for start, stop in _cuts(table):
-        yield from table.slice(start, stop - start).combine_chunks().to_batches()
+    for part in cuts(_sizes(table), rows=_PIECE_ROWS, size=_PIECE_BYTES):
+        yield from table.slice(part.start, part.stop - part.start).combine_chunks().to_batches()
 
 
-def _cuts(table: pa.Table) -> Iterator[tuple[int, int]]:
-    rows = table.num_rows
-    sizes = np.full(rows, 0 if table.nbytes <= _PIECE_BYTES else _row_bytes(table), np.int64)
-    if table.nbytes > _PIECE_BYTES:  # rows differ in size, and the text is what makes them large
-        for column in table.columns:
-            if is_text(column.type):
-                sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+def cuts(sizes: np.ndarray[Any, Any], *, rows: int, size: int) -> Iterator[slice]:
+    """Where to cut rows of these sizes so that no part has more rows or bytes; a huge row is a part by itself."""
     ends, start, before = np.cumsum(sizes), 0, 0
-    while start < rows:
-        within = int(np.searchsorted(ends, before + _PIECE_BYTES, side="right"))
-        stop = min(max(within, start + 1), start + _PIECE_ROWS)
-        yield start, stop
+    while start < len(ends):
+        within = int(np.searchsorted(ends, before + size, side="right"))
+        stop = min(max(within, start + 1), start + rows)
+        yield slice(start, stop)
         start, before = stop, int(ends[stop - 1])
+
+
+def _sizes(table: pa.Table) -> np.ndarray[Any, Any]:
+    """How many bytes each row has, where that matters: rows differ in size, and text is what makes them large."""
+    if table.nbytes <= _PIECE_BYTES:
+        return np.zeros(table.num_rows, np.int64)
+    sizes = np.full(table.num_rows, _row_bytes(table), np.int64)
+    for column in table.columns:
+        if is_text(column.type):
+            sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+    return sizes
 
 
 def _row_bytes(table: pa.Table) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from lodestore.online import Status, time_and_payload, time_and_values, times_and_payloads
-from lodestore.payloads import decode_payloads
+from lodestore.online import Status, time_and_payload, times_and_payloads
+from lodestore.payloads import decode_payload, decode_payloads
 
 __all__ = ["Columns", "columns_of", "oldest_of"]
 
@@ -59,10 +59,10 @@ def _of_one(stored: bytes | None, wanted: Sequence[tuple[str, str]], oldest: int
     values: Mapping[str, Any] = _NOTHING
     micros, state = None, _NOT_FOUND
     if stored is not None:
-        micros, found = time_and_values(stored, oldest)
+        micros, payload = time_and_payload(stored)
         state = _EXPIRED
-        if found is not None:
-            state, values = _PRESENT, found
+        if micros >= oldest:
+            state, values = _PRESENT, decode_payload(payload)
     columns, statuses = {}, {}
     for name, feature in wanted:
         value = values.get(feature)

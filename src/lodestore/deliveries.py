@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestore.bulk import Bytes, as_column, as_list, joined
+from lodestore.bulk import Bytes, as_column, as_list, cuts, joined
 from lodestore.errors import RequestError
 from lodestore.online import (
     BATCH_BYTES,
@@ -250,12 +250,8 @@ def _addressed_by_arrow(
 
 def slices(stored: Sequence[bytes]) -> Iterator[slice]:
     """Where to cut rows into batches within BATCH_ROWS and BATCH_BYTES."""
-    ends, start, before = np.cumsum(np.fromiter(map(len, stored), np.int64, len(stored))), 0, 0
-    while start < len(stored):
-        within = int(np.searchsorted(ends, before + BATCH_BYTES, side="right"))
-        stop = min(max(within, start + 1), start + BATCH_ROWS)
-        yield slice(start, stop)
-        start, before = stop, int(ends[stop - 1])
+    sizes = np.fromiter(map(len, stored), np.int64, len(stored))
+    return cuts(sizes, rows=BATCH_ROWS, size=BATCH_BYTES)
 
 
 def _delivery(prefix: bytes, key: bytes, stored: bytes, longest: int, event_id: bytes | None) -> Delivery:

@@ -32,7 +32,6 @@ import pyarrow.compute as pc
 
 from lodestore.bulk import Bytes, as_binary, fixed_column, is_text, joined
 from lodestore.errors import DamagedRowError, RequestError, SchemaVersionError, StoreError
-from lodestore.payloads import decode_payload
 
 __all__ = [
     "BATCH_BYTES",
@@ -62,7 +61,6 @@ __all__ = [
     "mark_key",
     "namespace_prefix",
     "time_and_payload",
-    "time_and_values",
     "times_and_payloads",
 ]
 
@@ -414,19 +412,6 @@ def time_and_payload(stored: bytes) -> tuple[int, bytes]:
         _header(stored)  # tells what is wrong
     _, event, lengths = _EVENT(stored)
     return event - _SIGN, stored[_HEADER_SIZE + (lengths >> 16) + (lengths & LONGEST) if lengths else _HEADER_SIZE :]
-
-
-def time_and_values(stored: bytes, oldest: int) -> tuple[int, dict[str, Any] | None]:
-    """When the event of a stored row happened, and its values, None when that was before `oldest`."""
-    if len(stored) <= _HEADER_SIZE or stored[0] != _SCHEMA:
-        time_and_payload(stored)  # tells what is wrong, unless it is the values
-    _, event, lengths = _EVENT(stored)
-    micros, start = event - _SIGN, _HEADER_SIZE
-    if micros < oldest:
-        return micros, None
-    if lengths:
-        start += (lengths >> 16) + (lengths & LONGEST)
-    return micros, decode_payload(stored[start:])
 
 
 def times_and_payloads(stored: Sequence[bytes | None]) -> tuple[list[int], list[bytes]] | None:
