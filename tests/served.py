@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -13,14 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
-from starlette.testclient import TestClient
+import uvicorn
 
 from lodestore.client import Client
 from lodestore.project import Project, open_project
 from lodestore.server.app import application
 from lodestore.server.options import ServerOptions
+from lodestore.server.protocol import UVICORN
 
 NOW = datetime.now(UTC)
 TOML = """
@@ -117,9 +120,43 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def started(project: Project, options: ServerOptions | None = None) -> TestClient:
-    """The server in this process; it runs inside `with`."""
-    return TestClient(application(project, options), base_url="http://127.0.0.1", client=("127.0.0.1", 50_000))
+class Listening(httpx.Client):
+    """A client before a server that runs in a thread of this process, and that server's inside."""
+
+    app_state: dict[str, Any]
+    loop: asyncio.AbstractEventLoop
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[Listening]:
+    """The application behind the HTTP server that `lodestore serve` runs, on a port of this machine."""
+    config = uvicorn.Config(app, log_config=None, lifespan="auto", **UVICORN)
+    server = uvicorn.Server(config)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as door,
+        asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+        Listening(base_url=f"http://127.0.0.1:{door.getsockname()[1]}", timeout=60) as http,
+    ):
+        http.loop = runner.get_loop()
+        thread = threading.Thread(target=runner.run, args=(server.serve(sockets=[door]),))
+        thread.start()
+        try:
+            until(lambda: server.started or not thread.is_alive(), 60)
+            assert server.started
+            http.app_state = server.lifespan.state
+            yield http
+        finally:
+            http.close()
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def started(project: Project, options: ServerOptions | None = None) -> Iterator[Listening]:
+    """The server of a project in this process."""
+    with listening(application(project, options)) as http:
+        yield http
 
 
 @contextmanager
@@ -128,14 +165,7 @@ def client_of(project: Project) -> Iterator[Client]:
     with started(project) as http:
         # Once keys and release have been read: from then on the system of record may go away.
         until(lambda: http.get("/readyz?part=features").status_code == httpx.codes.OK, 30)
-
-        def handled(request: httpx.Request) -> httpx.Response:
-            path = request.url.raw_path.decode()
-            told = http.request(request.method, path, content=request.content, headers=dict(request.headers))
-            headers = {name: value for name, value in told.headers.items() if name != "content-length"}
-            return httpx.Response(told.status_code, headers=headers, content=told.content)
-
-        with Client("http://127.0.0.1", transport=httpx.MockTransport(handled)) as client:
+        with Client(str(http.base_url)) as client:
             yield client
 
 

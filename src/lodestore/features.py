@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from lodestore.inputs import Inputs
 from lodestore.locks import Locks
 from lodestore.logs import Logs, utc_now
 from lodestore.models import EmbeddingVersion
-from lodestore.moments import micros_of, moment_of
+from lodestore.moments import micros_of, moment_of, text_of
 from lodestore.online import JournalEntry, Key, OnlineRow, OnlineStore, Status, Written, encode_key_columns
 from lodestore.payloads import decode_payload, encode_columns, encode_payload
 from lodestore.plans import Group, Plan, Vectors, encoded_keys, keys_of, plan_of, refuse_foreign
@@ -56,6 +56,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LOOKED_UP_FOR = 1_000_000
 _MADE = tuple.__new__
+_T = TypeVar("_T")
 # For how long pushes leave the system of record alone once it did not answer.
 _PAUSE = timedelta(seconds=10)
 # The most rows that are held in memory at once.
@@ -101,31 +102,35 @@ class OnlineAnswer(NamedTuple):
     @property
     def event_timestamps(self) -> dict[str, list[datetime | None]]:
         """When each value became true, in UTC; features of one view share their list."""
-        made: dict[int, list[datetime | None]] = {}
-        out = {}
-        for name, column in self.event_micros.items():
-            moments = made.get(id(column))
-            if moments is None:
-                # What `moment_of` does, without its calls.
-                moments = [None if one is None else _EPOCH + timedelta(0, 0, one) for one in column]
-                made[id(column)] = moments
-            out[name] = moments
-        return out
+        return _each_once(self.event_micros, moment_of)
+
+    @property
+    def event_texts(self) -> dict[str, list[str | None]]:
+        """The same as RFC 3339 text."""
+        return _each_once(self.event_micros, text_of)
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `online`, in JSON types: moments as RFC 3339, integers declared wide as text."""
         columns = {name: self._column(name) for name in self.columns}
-        times = {
-            name: [None if one is None else rfc3339(one) for one in column]
-            for name, column in self.event_timestamps.items()
-        }
         out: dict[str, Any] = {"release": self.release, "columns": columns}
-        out |= {"statuses": jsonable(self.statuses), "event_timestamps": times}
+        out |= {"statuses": jsonable(self.statuses), "event_timestamps": self.event_texts}
         return out | ({"stale": list(self.stale)} if self.stale else {})
 
     def _column(self, name: str) -> object:
         column = self.columns[name]
         return [None if one is None else str(one) for one in column] if name in self.wide else jsonable(column)
+
+
+def _each_once(columns: Mapping[str, list[int | None]], made_of: Callable[[int], _T]) -> dict[str, list[_T | None]]:
+    """What is made of each number, column by column; what columns share is made once."""
+    made: dict[int, list[_T | None]] = {}
+    out = {}
+    for name, column in columns.items():
+        found = made.get(id(column))
+        if found is None:
+            found = made[id(column)] = [None if one is None else made_of(one) for one in column]
+        out[name] = found
+    return out
 
 
 Fetch: TypeAlias = Callable[[str, Sequence[bytes]], list[bytes | None]]

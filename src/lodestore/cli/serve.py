@@ -89,6 +89,8 @@ def _run(host: str, port: int, workers: int) -> None:
     """Serve until a signal says to stop; then finish what is in flight."""
     import uvicorn
 
+    from lodestore.server.protocol import UVICORN
+
     # The server takes the signal, finishes, and raises it once more: by then the work is done.
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
@@ -97,9 +99,6 @@ def _run(host: str, port: int, workers: int) -> None:
         host=host,
         port=port,
         workers=workers,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        **UVICORN,
     )

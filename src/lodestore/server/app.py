@@ -8,16 +8,18 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lodestore.server import context, documents, features, health, openapi, search
-from lodestore.server.endpoint import Answer, Call, Endpoint, Handler
+from lodestore.server.endpoint import Answer, Call, Direct, Endpoint, Handler
 from lodestore.server.lines import speak
 from lodestore.server.options import ServerOptions
 from lodestore.server.problems import HttpError
+from lodestore.server.protocol import AtOnce
 from lodestore.server.serving import Serving
 from lodestore.server.tracing import Tracing
 
@@ -50,6 +52,9 @@ _ROUTES: tuple[tuple[str, str, Handler, str | None], ...] = (
     ("/docs", "GET", openapi.docs, None),
     ("/openapi.json", "GET", openapi.document, None),
 )
+
+# What answers a path when it need not wait.
+_AT_ONCE: Mapping[str, Direct] = MappingProxyType({"/v1/features": features.read_at_once})
 
 
 async def _nothing_here(call: Call) -> Answer:
@@ -86,25 +91,32 @@ def application(project: Project, options: ServerOptions | None = None, *, traci
             await asyncio.to_thread(serving.close)
 
     endpoints = {
-        path: Endpoint(serving, path.replace(":path", ""), method, handler, scope=scope)
+        path: Endpoint(serving, path.replace(":path", ""), method, handler, scope=scope, at_once=_AT_ONCE.get(path))
         for path, method, handler, scope in _ROUTES
     }
     routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
     router = Router(routes, redirect_slashes=False, default=_elsewhere(serving), lifespan=lifespan)
-    return _direct(router, {path: one for path, one in endpoints.items() if "{" not in path}, tracing)
+    return _Application(router, {path: one for path, one in endpoints.items() if "{" not in path}, tracing)
 
 
-def _direct(router: ASGIApp, endpoints: Mapping[str, Endpoint], tracing: Tracing | None) -> ASGIApp:
-    """Calls whose path has no parts are answered at once: trying one route after another costs more than a read."""
+class _Application:
+    """Calls whose path has no parts are answered directly: trying one route after another costs more than a read."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        found = endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        if found is None or tracing is not None:
-            await (found or router)(scope, receive, send)
+    def __init__(self, router: ASGIApp, endpoints: Mapping[str, Endpoint], tracing: Tracing | None) -> None:
+        self._router = router
+        self._endpoints = endpoints
+        self._traced = tracing is not None
+        # What `DirectProtocol` asks; a trace is told of every part of a request, so that all go the usual way then.
+        self.at_once: Mapping[bytes, AtOnce] = {
+            path.encode(): one.at_once for path, one in endpoints.items() if path in _AT_ONCE and not self._traced
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        if found is None or self._traced:
+            await (found or self._router)(scope, receive, send)
         else:
             await found.served(scope, dict(scope["headers"]), receive, send)
-
-    return answer
 
 
 def create(path: Path | str | None = None) -> ASGIApp:

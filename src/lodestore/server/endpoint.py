@@ -19,13 +19,14 @@ from starlette.types import Message, Receive, Scope, Send
 from lodestore.errors import LodestoreError, UnavailableError
 from lodestore.server.access import ANYBODY, Caller
 from lodestore.server.problems import BUG, HttpError, Problem, problem_of
+from lodestore.server.protocol import Finished
 from lodestore.wire import jsonable
 
 if TYPE_CHECKING:
     from lodestore.live import Live
     from lodestore.server.serving import Serving
 
-__all__ = ["ARROW", "JSON", "NDJSON", "Answer", "Call", "Endpoint", "as_json"]
+__all__ = ["ARROW", "JSON", "NDJSON", "Answer", "Call", "Direct", "Endpoint", "as_json"]
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
@@ -36,6 +37,15 @@ _log = logging.getLogger("lodestore.server")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _STRICT = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_STRICT_INTEGER | orjson.OPT_NON_STR_KEYS
 _SLOW_SECONDS = 1.0
+_NAMES = (
+    b"content-type",
+    b"content-length",
+    b"lodestore-release",
+    b"lodestore-age-ms",
+    b"lodestore-cache",
+    b"lodestore-request-id",
+)
+_HEAD = b"".join(b"%b: %%b\r\n" % name for name in _NAMES)
 _FAULT = 500
 _BITS = 53
 
@@ -117,17 +127,29 @@ class Answer:
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
+Direct = Callable[[Call], Answer | None]
+"""Answers without waiting, or not at all."""
 
 
 class Endpoint:
     """Answers one path with one method. `scope` is what the caller's key must allow; None asks for no key."""
 
-    def __init__(self, serving: Serving, name: str, method: str, handler: Handler, *, scope: str | None) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        name: str,
+        method: str,
+        handler: Handler,
+        *,
+        scope: str | None,
+        at_once: Direct | None = None,
+    ) -> None:
         self._serving = serving
         self._name = name
         self._method = method
         self._handler = handler
         self._wanted = scope
+        self._direct = at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is a problem document."""
@@ -156,23 +178,53 @@ class Endpoint:
             except (LodestoreError, HttpError) as error:
                 answer = _refusal(problem_of(error), call)
             except Exception:  # noqa: BLE001 - the last place where a fault can become an answer
-                _log.exception("request %s to %s failed", call.request_id, self._name)
-                answer = _refusal(BUG, call)
+                answer = self._fault(call)
             await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, call)})
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
         finally:
             serving.inflight -= 1
-        seconds = time.perf_counter() - started
-        serving.metrics.request(self._name, call.view, answer.status, seconds)
+        self._counted(call, answer.status, started)
+        return call, answer
+
+    def at_once(self, scope: Scope, body: bytes) -> Finished | None:
+        """The same for a request of this path and method that has come whole; None where it has to wait, or is not usual."""
+        started = time.perf_counter()
+        serving = self._serving
+        if (
+            self._direct is None
+            or len(body) > serving.options.max_body
+            or serving.inflight >= serving.options.max_inflight
+        ):
+            return None
+        headers = dict(scope["headers"])
+        call = Call(serving, scope, headers, _request_id(headers, serving), live=serving.live(), body=body)
+        try:
+            if self._wanted is not None:
+                call.caller = serving.access.caller(scope, headers, self._wanted)
+            answer = self._direct(call)
+            if answer is None:
+                return None
+        except (LodestoreError, HttpError) as error:
+            answer = _refusal(problem_of(error), call)
+        except Exception:  # noqa: BLE001 - the last place where a fault can become an answer
+            answer = self._fault(call)
+        if answer.headers:
+            return None  # those need a look at each: asked once more, the usual way gives the same
+        self._counted(call, answer.status, started)
+        return Finished(answer.status, _HEAD % _values(answer, call), answer.body)
+
+    def _fault(self, call: Call) -> Answer:
+        _log.exception("request %s to %s failed", call.request_id, self._name)
+        return _refusal(BUG, call)
+
+    def _counted(self, call: Call, status: int, started: float) -> None:
+        """The request is in the metrics and, where it says something, in the log."""
+        serving, seconds = self._serving, time.perf_counter() - started
+        serving.metrics.request(self._name, call.view, status, seconds)
         for mark in call.marks:
             serving.metrics.add("lodestore_degraded_total", part=mark)
-        if (
-            seconds > _SLOW_SECONDS
-            or serving.options.log_requests
-            or (answer.status >= _FAULT and self._wanted is not None)
-        ):
-            _tell(self._name, call, answer.status, seconds)
-        return call, answer
+        if seconds > _SLOW_SECONDS or serving.options.log_requests or (status >= _FAULT and self._wanted is not None):
+            _tell(self._name, call, status, seconds)
 
     def _check(self, call: Call) -> None:
         method = call.scope["method"]
@@ -228,20 +280,25 @@ def _refusal(problem: Problem, call: Call) -> Answer:
 
 
 def _headers(answer: Answer, call: Call) -> list[tuple[bytes, bytes]]:
-    release = answer.release
-    if release is None:
-        release = call.live.release.generation if call.live is not None else 0
-    headers = [
-        (b"content-type", answer.media),
-        (b"content-length", b"%d" % len(answer.body)),
-        (b"lodestore-release", b"%d" % release),
-        (b"lodestore-age-ms", b"%d" % (call.serving.age() * 1000)),
-        (b"lodestore-cache", answer.cache),
-        (b"lodestore-request-id", call.request_id.encode("latin-1")),
-    ]
+    headers = [*zip(_NAMES, _values(answer, call), strict=True)]
     if answer.headers:
         headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
     return headers
+
+
+def _values(answer: Answer, call: Call) -> tuple[bytes, ...]:
+    """What the headers of every answer say, in the order of their names."""
+    release = answer.release
+    if release is None:
+        release = call.live.release.generation if call.live is not None else 0
+    return (
+        answer.media,
+        b"%d" % len(answer.body),
+        b"%d" % release,
+        b"%d" % (call.serving.age() * 1000),
+        answer.cache,
+        call.request_id.encode("latin-1"),
+    )
 
 
 def _request_id(headers: Mapping[bytes, bytes], serving: Serving) -> str:

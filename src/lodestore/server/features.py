@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -22,37 +22,67 @@ from lodestore.server.query import PAGE, page, paged
 from lodestore.spec import Feature, FeatureRef, FeatureView, OnDemandView
 from lodestore.wire import MAX_SAFE_INTEGER, jsonable
 
-__all__ = ["arrow_stream", "list_views", "push_rows", "read_features"]
+__all__ = ["arrow_stream", "list_views", "push_rows", "read_at_once", "read_features"]
 
 _READ = frozenset({"features", "entities", "inputs", "service", "release"})
 _PUSH = frozenset({"view", "rows"})
 _VIEW = frozenset({"view"})
 _TEXTS = {str}
+_MADE = tuple.__new__
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 
 async def read_features(call: Call) -> Answer:
     """POST /v1/features: columns in the order of the entities."""
-    values, serving = parsed(call.body, _READ), call.serving
+    asked, serving, live = _asked(call), call.serving, call.snapshot
+    if asked.pinned:
+        live = await serving.at(live, asked.release, search=False)
+    if serving.on_loop and asked.is_small(call):
+        return _read(call, live, asked)
+    gathering, generation = serving.gathering, live.release.generation
+    if gathering is not None and asked.cells <= serving.options.rows_on_loop:
+        return await gathering.run(
+            lambda: serving.features.wanted(asked.refs, asked.entities, release=generation),
+            lambda fetch: _read(call, live, asked, fetch),
+        )
+    return await serving.reading.run(lambda: _read(call, live, asked))
+
+
+def read_at_once(call: Call) -> Answer | None:
+    """The same where nothing has to be waited for: few values, by the live release, from an online store of this machine."""
+    if not call.serving.on_loop:
+        return None
+    asked = _asked(call)
+    return None if asked.pinned or not asked.is_small(call) else _read(call, call.snapshot, asked)
+
+
+class _Asked(NamedTuple):
+    """A request for features; `cells` is how many values it is answered with."""
+
+    refs: list[str]
+    entities: dict[str, list[Any]]
+    inputs: Mapping[str, Any] | None
+    pinned: bool
+    release: int | None
+    cells: int
+
+    def is_small(self, call: Call) -> bool:
+        """Whether it is answered sooner than a thread could be woken to answer it."""
+        return self.cells <= call.serving.options.rows_on_loop and not self.inputs
+
+
+def _asked(call: Call) -> _Asked:
+    values = parsed(call.body, _READ)
     refs = _refs(call, values)
     entities = _columns(an_object(values, "entities"), call)
     inputs = an_object(values, "inputs", None) if "inputs" in values else None
-    live = call.snapshot
-    if "release" in values:
-        live = await serving.at(live, a_whole(values, "release", None), search=False)
+    pinned = "release" in values
+    release = a_whole(values, "release", None) if pinned else None
     cells = max([*map(len, entities.values())], default=0) * len(refs)
-    if cells > serving.options.max_values:
-        message = f"{cells:,} values in one request; at most {serving.options.max_values:,}, ask in parts"
+    if cells > call.serving.options.max_values:
+        message = f"{cells:,} values in one request; at most {call.serving.options.max_values:,}, ask in parts"
         raise RequestError(message)
-    if serving.on_loop and cells <= serving.options.rows_on_loop and not inputs:
-        return _read(call, live, refs, entities, None)
-    gathering, generation = serving.gathering, live.release.generation
-    if gathering is not None and cells <= serving.options.rows_on_loop:
-        return await gathering.run(
-            lambda: serving.features.wanted(refs, entities, release=generation),
-            lambda fetch: _read(call, live, refs, entities, inputs, fetch),
-        )
-    return await serving.reading.run(lambda: _read(call, live, refs, entities, inputs))
+    return _MADE(_Asked, (refs, entities, inputs, pinned, release, cells))
 
 
 def _refs(call: Call, values: Mapping[str, Any]) -> list[str]:
@@ -89,19 +119,12 @@ def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
     return entities
 
 
-def _read(
-    call: Call,
-    live: Live,
-    refs: Sequence[str],
-    entities: Mapping[str, Any],
-    inputs: Mapping[str, Any] | None,
-    fetch: Fetch | None = None,
-) -> Answer:
-    serving, features = call.serving, call.serving.features
+def _read(call: Call, live: Live, asked: _Asked, fetch: Fetch | None = None) -> Answer:
+    serving, features, refs = call.serving, call.serving.features, asked.refs
     if call.caller.filter is not None:
         _check_tenant(call, refs)
     generation = live.release.generation
-    found = features.online(refs, entities, inputs=inputs, release=generation, fetch=fetch)
+    found = features.online(refs, asked.entities, inputs=asked.inputs, release=generation, fetch=fetch)
     call.view = _view_of(refs[0])
     degraded = serving.stale()
     if features.down:
@@ -138,7 +161,7 @@ def _json(found: OnlineAnswer, degraded: Sequence[str], call: Call) -> bytes:
         "release": found.release,
         "columns": columns,
         "statuses": found.statuses,
-        "event_timestamps": found.event_timestamps,
+        "event_timestamps": found.event_texts,
     }
     if found.stale:
         out["stale"] = found.stale
