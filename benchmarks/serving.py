@@ -336,6 +336,10 @@ def bare_search(root: Path, options: argparse.Namespace, connections: int) -> Me
     return Measured(len(took) / options.seconds, took[len(took) // 2], took[len(took) * 99 // 100], 0)
 
 
+def run_bare(root: Path, options: argparse.Namespace) -> dict[str, Measured]:
+    return {f"vector search, {n} connections": bare_search(root, options, n) for n in (1, options.connections)}
+
+
 def checked(port: int) -> None:
     """The answers that are about to be timed are right."""
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
@@ -423,13 +427,12 @@ def middle(rounds: Sequence[dict[str, Measured]]) -> dict[str, Measured]:
 
 
 def run(root: Path, options: argparse.Namespace) -> None:
-    bare = {f"vector search, {n} connections": bare_search(root, options, n) for n in (1, options.connections)}
     rounds = []
     for at in range(options.rounds):
         last = at == options.rounds - 1
         given = argparse.Namespace(**{**vars(options), "requests": options.requests if last else 0})
-        rounds.append((run_sketch(root, given), run_feast(root, given), run_ours(root, given)))
-    sketch, feast, ours = map(middle, zip(*rounds, strict=True))
+        rounds.append((run_bare(root, given), run_sketch(root, given), run_feast(root, given), run_ours(root, given)))
+    bare, sketch, feast, ours = map(middle, zip(*rounds, strict=True))
     head = (
         "",
         "requests/s",

@@ -26,15 +26,15 @@ from lodestore.rerank import Reranker
 from lodestore.retrieval import (
     COLUMNS,
     MAX_K,
+    NOWHERE,
     Hit,
     Mode,
     Readable,
     Reading,
     Spot,
-    Spots,
     candidates,
     checked_query,
-    hit_of,
+    hits_at,
     spotted,
 )
 from lodestore.spec import FeatureRef
@@ -49,7 +49,6 @@ _USER_FEATURES = (
 )
 # Searches by words run here beside those by meaning: both wait for the engine, not for Python.
 _WORDS = ThreadPoolExecutor(8, thread_name_prefix="lodestore-words")
-_NOWHERE = Spots([], [])
 _KNOWN = frozenset({Status.PRESENT, Status.NULL, Status.EXPIRED})
 
 
@@ -201,8 +200,8 @@ class Composer:
             started = time.perf_counter()
             vector = live.embed([request.query])[0]
             embedding_ms = (time.perf_counter() - started) * 1000
-        near = _NOWHERE if vector is None else reading.nearest(vector, depth, where=where)
-        matching = _NOWHERE if words is None else words.result()
+        near = NOWHERE if vector is None else reading.nearest(vector, depth, where=where)
+        matching = NOWHERE if words is None else words.result()
         if request.mode == "hybrid":
             spots = spotted(near, matching, pool, weights=live.weights)
         else:
@@ -211,7 +210,7 @@ class Composer:
         clock.lap("retrieval", but={"embedding": embedding_ms})
         scores = np.array([one.score for one in spots])
         chosen = self._chosen(scores, lambda: _vectors_at(reading, spots), k, clock)
-        hits = _read(reading, [spots[place] for place in chosen])
+        hits = hits_at(reading, [spots[place] for place in chosen])
         clock.lap("reading")
         return vector, hits
 
@@ -310,17 +309,6 @@ def _reading(live: Live) -> Reading | None:
 
 def _vectors_at(reading: Reading, spots: Sequence[Spot]) -> np.ndarray:
     return _matrix(reading.take([one.place for one in spots], ["vector"])["vector"])
-
-
-def _read(reading: Reading, spots: Sequence[Spot]) -> tuple[Hit, ...]:
-    """The rows at the spots, as hits."""
-    if not spots:
-        return ()
-    rows = reading.take([one.place for one in spots], COLUMNS).to_pylist()
-    return tuple(
-        hit_of(row, one.score, vector_rank=one.vector_rank, text_rank=one.text_rank)
-        for one, row in zip(spots, rows, strict=True)
-    )
 
 
 class _Watched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -11,13 +12,14 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import numpy as np
 import pyarrow as pa
 
-from lodestore.errors import RequestError, SettingsError
+from lodestore.errors import RequestError, SettingsError, StoreError
 from lodestore.ports import VectorStore
 from lodestore.tables import in_list
 from lodestore.wire import rfc3339
 
 __all__ = [
     "MAX_K",
+    "NOWHERE",
     "Hit",
     "Mode",
     "Readable",
@@ -32,10 +34,12 @@ __all__ = [
     "encodable",
     "fuse",
     "hit_of",
+    "hits_at",
     "search",
     "spotted",
 ]
 
+_log = logging.getLogger(__name__)
 _Name = TypeVar("_Name", str, int)
 Mode = Literal["hybrid", "vector", "text"]
 MODES: tuple[Mode, ...] = ("hybrid", "vector", "text")
@@ -91,6 +95,9 @@ class Spots(NamedTuple):
 
     places: list[int]
     scores: list[float]
+
+
+NOWHERE = Spots([], [])
 
 
 class Spot(NamedTuple):
@@ -273,17 +280,26 @@ def search(
 
     `every` gives whatever was weighed for them, best first: the candidates of a hybrid search. `titles` joins a hybrid search as a third ranking: every candidate chunk of a document has the
     rank of its document's title, and the best chunk of each such document is a candidate.
+
+    Where the store can find rows first and read them afterwards, only the k best are read; titles and `every` need
+    the rows of all candidates.
     """
+    say = weights or Weights()
+    titled = mode == "hybrid" and titles is not None and say.title > 0
+    if isinstance(store, Readable) and not every and not titled:
+        try:
+            return _found_then_read(store.reading(table), query, vector, k, mode, where, say, exact=exact)
+        except StoreError:
+            # Its files may have been replaced meanwhile: the store's own search opens the table anew, or tells better.
+            _log.debug("table %s is searched by the store itself", table, exc_info=True)
     if mode == "text":
         found = store.matching(table, query, k, where=where, columns=COLUMNS)
         return [replace(hit_of(row, row["_score"]), text_score=row["_score"]) for row in found.to_pylist()]
-    if vector is None:
-        message = f"mode {mode} needs the query's vector"
-        raise RequestError(message)
+    vector = _needed(vector, mode)
     if mode == "vector":
         found = store.nearest(table, vector, k, where=where, exact=exact, columns=COLUMNS)
         return [replace(hit_of(row, row["_score"]), vector_score=row["_score"]) for row in found.to_pylist()]
-    depth, say = candidates(k), weights or Weights()
+    depth = candidates(k)
     most = None if every else k
     near = store.nearest(table, vector, depth, where=where, exact=exact, columns=COLUMNS)
     matching = store.matching(table, query, depth, where=where, columns=COLUMNS)
@@ -296,6 +312,58 @@ def search(
     theirs = _joined(where, in_list("document_id", documents[:k]))
     more = store.nearest(table, vector, depth, where=theirs, exact=exact, columns=COLUMNS)
     return fused(near, matching, most, weights=say, titles=documents, more=more)
+
+
+def _found_then_read(
+    reading: Reading,
+    query: str,
+    vector: np.ndarray | None,
+    k: int,
+    mode: Mode,
+    where: str | None,
+    weights: Weights,
+    *,
+    exact: bool,
+) -> list[Hit]:
+    near = matching = NOWHERE
+    depth = candidates(k) if mode == "hybrid" else k
+    if mode != "text":
+        near = reading.nearest(_needed(vector, mode), depth, where=where, exact=exact)
+    if mode != "vector":
+        matching = reading.matching(query, depth, where=where)
+    if mode == "hybrid":
+        spots = spotted(near, matching, k, weights=weights)
+    else:
+        one = matching if mode == "text" else near
+        spots = [Spot(place, score) for place, score in zip(*one, strict=True)]
+    by_vector, by_words = (dict(zip(*one, strict=True)) for one in (near, matching))
+    return [
+        replace(
+            hit,
+            vector_score=by_vector.get(spot.place),
+            text_score=by_words.get(spot.place),
+            fused_score=spot.score if mode == "hybrid" else None,
+        )
+        for spot, hit in zip(spots, hits_at(reading, spots), strict=True)
+    ]
+
+
+def hits_at(reading: Reading, spots: Sequence[Spot]) -> tuple[Hit, ...]:
+    """The rows at the spots, as hits."""
+    if not spots:
+        return ()
+    rows = reading.take([one.place for one in spots], COLUMNS).to_pylist()
+    return tuple(
+        hit_of(row, one.score, vector_rank=one.vector_rank, text_rank=one.text_rank)
+        for one, row in zip(spots, rows, strict=True)
+    )
+
+
+def _needed(vector: np.ndarray | None, mode: Mode) -> np.ndarray:
+    if vector is None:
+        message = f"mode {mode} needs the query's vector"
+        raise RequestError(message)
+    return vector
 
 
 def _joined(*conditions: str | None) -> str:

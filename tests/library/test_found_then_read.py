@@ -1,0 +1,174 @@
+"""A store that can find rows first and read them afterwards gives what its own search gives, and reads no row in vain."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lodestore.adapters.lance import LanceStore
+from lodestore.errors import StoreError
+from lodestore.retrieval import Titles, Weights, candidates, search
+from lodestore.tables import embedding_schema
+
+DIMENSION, ROWS, TABLE = 16, 600, "emb__t"
+WORDS = [f"word{n}" for n in range(200)]
+
+
+def rows(names, seed=1):
+    """Texts are all of another length, and so are titles: no two rows fit a query equally well."""
+    draw, rng = random.Random(seed), np.random.default_rng(seed)
+    lengths = draw.sample(range(5, 5 + len(names)), len(names))
+    return pa.Table.from_pylist(
+        [
+            {
+                "row_id": name, "row_hash": name, "vector": vector, "text": " ".join(draw.choices(WORDS, k=length)),
+                "start": 0, "end": 9, "document_id": f"docs/{name}", "source": "docs",
+                "title": " ".join(draw.choices(WORDS, k=length // 5)), "category": draw.choice("abc"),
+            }
+            for name, length, vector in zip(
+                names, lengths, rng.standard_normal((len(names), DIMENSION), np.float32), strict=True
+            )
+        ],
+        schema=embedding_schema(DIMENSION),
+    )  # fmt: skip
+
+
+def filled(folder, *, index_from):
+    made = LanceStore(str(folder), index_from=index_from)
+    made.ensure(TABLE, embedding_schema(DIMENSION), key="row_id")
+    made.append(TABLE, rows([f"r{n:04}" for n in range(ROWS)]))
+    made.index(TABLE)
+    return made
+
+
+@pytest.fixture(scope="module", params=[10**9, 300], ids=["exact", "indexed"])
+def store(request, tmp_path_factory):
+    return filled(tmp_path_factory.mktemp("found"), index_from=request.param)
+
+
+class ItsOwn:
+    """The same store by its own search alone."""
+
+    def __init__(self, store):
+        self.nearest, self.matching = store.nearest, store.matching
+
+
+class Watched(ItsOwn):
+    """The same store, which notes what is read of it and may fail at that."""
+
+    def __init__(self, store, error=None):
+        super().__init__(store)
+        self._store, self._error, self.taken = store, error, []
+
+    def reading(self, name):
+        made = self._store.reading(name)
+        watched = type("Reading", (), {"nearest": made.nearest, "matching": made.matching, "take": self._take})()
+        self._made = made
+        return watched
+
+    def _take(self, places, columns):
+        if self._error is not None:
+            raise self._error
+        self.taken.append((len(places), list(columns)))
+        return self._made.take(places, columns)
+
+
+@pytest.mark.parametrize("where", [None, "category = 'a'", "category = 'none'", "title LIKE '%word7%'"])
+@pytest.mark.parametrize("k", [1, 7, 30])
+@pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
+def test_the_same_hits_are_found_in_the_same_order_with_the_same_scores(store, mode, k, where):
+    compared = 0
+    for query, vector in questions(10, seed=k):
+        options = {"k": k, "mode": mode, "where": where, "weights": Weights(1.0, 0.7)}
+        ours, own = (search(one, TABLE, query, vector, **options) for one in (store, ItsOwn(store)))
+
+        if mode == "vector" or not ties(store, query, candidates(k), where):
+            compared += 1
+            assert [told(one) for one in ours] == [told(one) for one in own]
+        assert [one.score for one in ours] == pytest.approx([one.score for one in own], abs=0.01)
+        if where == "category = 'a'":
+            assert {one.category for one in ours} <= {"a"}
+    assert compared or k == 30  # so deep there are always some that tie
+
+
+def questions(count, *, seed):
+    draw, rng = random.Random(seed), np.random.default_rng(seed)
+    for _ in range(count):
+        yield " ".join(draw.choices(WORDS, k=2)), rng.standard_normal(DIMENSION).astype(np.float32)
+
+
+def ties(store, query, depth, where):
+    """Whether two rows fit the words equally well: which of them comes first is then nobody's promise."""
+    found = search(ItsOwn(store), TABLE, query, None, k=depth + 1, mode="text", where=where)
+    scores = [round(one.score, 5) for one in found]
+    return len({*scores}) < len(scores)
+
+
+def told(hit):
+    scores = (hit.score, hit.vector_score, hit.text_score, hit.fused_score)
+    return hit.to_json() | {"score": 0}, [None if one is None else pytest.approx(one, abs=1e-5) for one in scores]
+
+
+@pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
+def test_no_more_rows_are_read_than_are_given(store, mode):
+    watched = Watched(store)
+    hits = search(watched, TABLE, "word1 word2", np.ones(DIMENSION, np.float32), k=6, mode=mode)
+
+    assert len(hits) == 6
+    assert [count for count, _ in watched.taken] == [6]
+    assert "vector" not in watched.taken[0][1]
+
+
+def test_titles_and_a_look_at_every_candidate_need_all_their_rows(store):
+    watched, vector = Watched(store), np.ones(DIMENSION, np.float32)
+    every = search(watched, TABLE, "word1", vector, k=5, mode="hybrid", every=True)
+    titled = {"titles": Titles(TABLE, vector), "weights": Weights(1, 1, 1)}
+    search(watched, TABLE, "word1", vector, k=5, mode="hybrid", **titled)
+
+    assert len(every) > 5
+    assert not watched.taken
+
+
+def test_when_the_files_of_a_reading_are_gone_the_store_itself_answers(store):
+    gone = Watched(store, StoreError("not found"))
+    vector = np.ones(DIMENSION, np.float32)
+    for mode in ("vector", "text", "hybrid"):
+        found = search(gone, TABLE, "word1", vector, k=5, mode=mode)
+        assert [one.chunk_id for one in found] == [
+            one.chunk_id for one in search(store, TABLE, "word1", vector, k=5, mode=mode)
+        ]
+
+
+def test_rows_that_came_left_or_changed_are_found_as_they_are_now(tmp_path):
+    store = filled(tmp_path, index_from=300)
+    vector = np.full(DIMENSION, 3.0, np.float32)
+    search(store, TABLE, "word1", vector, k=3, mode="hybrid")
+    fresh = rows(["new"], seed=9).set_column(
+        2, "vector", pa.array([vector.tolist()], pa.list_(pa.float32(), DIMENSION))
+    )
+    names = fresh.column_names
+    assert names.count("vector") == 1
+
+    store.append(TABLE, fresh.select(embedding_schema(DIMENSION).names))
+    assert search(store, TABLE, "x", vector, k=1, mode="vector")[0].chunk_id == "new"
+
+    store.delete(TABLE, "row_id", ["new"])
+    assert search(store, TABLE, "x", vector, k=1, mode="vector")[0].chunk_id != "new"
+
+
+def test_a_table_that_was_made_anew_is_found_anew(tmp_path):
+    store, other = filled(tmp_path, index_from=10**9), LanceStore(str(tmp_path))
+    vector = np.ones(DIMENSION, np.float32)
+    search(store, TABLE, "word1", vector, k=3, mode="vector")
+    other.drop(TABLE)
+    with pytest.raises(StoreError, match=f"{TABLE} is not in the store"):
+        search(store, TABLE, "word1", vector, k=3, mode="vector")
+
+    other.ensure(TABLE, embedding_schema(DIMENSION), key="row_id")
+    other.append(TABLE, rows(["only"], seed=3))
+    other.index(TABLE)
+    for mode in ("vector", "hybrid"):
+        assert [one.chunk_id for one in search(store, TABLE, "word1", vector, k=3, mode=mode)] == ["only"]
