@@ -877,7 +877,9 @@ def test_the_command_serves_answers_and_stops_when_it_is_told(project):
             with pytest.raises(FingerprintError):
                 client.search(vector=[0.1] * 256, version="other@1")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        told = [json.loads(one) for one in process.communicate(timeout=15)[1].splitlines()]
+        assert process.returncode == 0
+        assert f"Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)" in [one["message"] for one in told]
     finally:
         process.kill()
         process.communicate()

@@ -89,6 +89,7 @@ def _run(host: str, port: int, workers: int) -> None:
     """Serve until a signal says to stop; then finish what is in flight."""
     import uvicorn
 
+    from lodestore.server.lines import LOGGING
     from lodestore.server.protocol import UVICORN
 
     # The server takes the signal, finishes, and raises it once more: by then the work is done.
@@ -100,5 +101,6 @@ def _run(host: str, port: int, workers: int) -> None:
         port=port,
         workers=workers,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        log_config=dict(LOGGING),
         **UVICORN,
     )

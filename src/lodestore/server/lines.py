@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
 
 import orjson
 
 from lodestore.wire import rfc3339
 
-__all__ = ["JsonLines", "speak"]
+__all__ = ["LOGGING", "JsonLines", "speak"]
+
+LOGGING: Mapping[str, Any] = MappingProxyType(
+    {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"lines": {"()": "lodestore.server.lines.JsonLines"}},
+        "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "lines", "stream": "ext://sys.stderr"}},
+        "loggers": {"uvicorn": {"handlers": ["lines"], "level": "INFO", "propagate": False}},
+    }
+)
+"""What uvicorn itself says, in such lines too; as `logging.config` wants it."""
 
 
 class JsonLines(logging.Formatter):
