@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
-from lodestore.errors import DeclarationError, RequestError, UnknownViewError
+from lodestore.errors import DeclarationError, RequestError, UnknownServiceError, UnknownViewError
 from lodestore.spec import FeatureRef, FeatureService, FeatureView, OnDemandView
 
 __all__ = ["TAKEN", "Catalog", "catalog_of", "collect"]
@@ -68,7 +68,7 @@ class Catalog:
             message = f"feature service {name!r} is no name; write one such as {next(iter(self.services), 'assistant')}"
             raise RequestError(message)
         if name not in self.services:
-            raise UnknownViewError(name, self.services, note=" (feature services)")
+            raise UnknownServiceError(name, self.services)
         return self.services[name]
 
     def check(self, ref: FeatureRef) -> None:

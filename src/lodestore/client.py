@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -22,7 +22,7 @@ import httpx
 from lodestore import errors
 from lodestore.errors import InvalidRowsError, LodestoreError, RefusedError, RequestError, UnavailableError
 from lodestore.spec import FeatureRef
-from lodestore.wire import from_rfc3339, jsonable, rfc3339
+from lodestore.wire import from_rfc3339, is_missing, json_value, rfc3339
 
 if TYPE_CHECKING:
     from typing import Self
@@ -47,6 +47,8 @@ __all__ = [
 
 Mode = Literal["hybrid", "vector", "text"]
 Filter = str | Mapping[str, Any]
+Rows: TypeAlias = "Iterable[Mapping[str, Any]] | pa.Table | pd.DataFrame"
+_ARROW = "application/vnd.apache.arrow.stream"
 
 _T = TypeVar("_T")
 _URN = "urn:lodestore:error:"
@@ -252,12 +254,13 @@ class _Request(Generic[_T]):
     method: str
     path: str
     read: Callable[[Any], _T]
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | bytes | None = None
     safe: bool = True
+    media: str = "application/json"
 
     def content(self) -> bytes | None:
-        if self.body is None:
-            return None
+        if self.body is None or isinstance(self.body, bytes):
+            return self.body
         told = {name: value for name, value in self.body.items() if value is not None}
         try:
             return json.dumps(told, default=_plain, allow_nan=False, ensure_ascii=False).encode()
@@ -266,6 +269,10 @@ class _Request(Generic[_T]):
                 raise
             message = f"{self.path}: what is sent cannot be JSON: {error}{_culprit(self.body.get('rows'))}"
             raise RequestError(message) from error
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"content-type": self.media}
 
 
 def _culprit(rows: object) -> str:
@@ -280,14 +287,16 @@ def _culprit(rows: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """What JSON has no word for; a moment without a zone is refused."""
+    """What JSON has no word for; a moment without a zone is refused, and so is what only Python knows."""
+    if is_missing(value):
+        return None
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, FeatureRef):
         return str(value)
-    return jsonable(value)
+    return json_value(value)
 
 
 def _search(query: str | None, options: Mapping[str, Any]) -> _Request[SearchResult]:
@@ -343,14 +352,34 @@ def _context(query: str, request_id: str | None, options: Mapping[str, Any]) -> 
     return _Request("POST", "/v1/context", _context_of, body)
 
 
-def _push(view: str, rows: Iterable[Mapping[str, Any]]) -> _Request[Pushed]:
+def _pushed(told: Any) -> Pushed:  # noqa: ANN401 - JSON
+    return Pushed(**_known(Pushed, told))
+
+
+def _push(view: str, rows: Rows) -> _Request[Pushed]:
+    if hasattr(rows, "__arrow_c_stream__"):  # an Arrow table, a data frame
+        path = f"/v1/push?view={quote(str(view), safe='')}"
+        return _Request("POST", path, _pushed, _as_stream(view, rows), safe=False, media=_ARROW)
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         message = f"{view}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}]"
         raise RequestError(message)
-    given = [dict(one) if isinstance(one, Mapping) else one for one in rows]
-    return _Request(
-        "POST", "/v1/push", lambda told: Pushed(**_known(Pushed, told)), {"view": view, "rows": given}, safe=False
-    )
+    given = [_row(one) if isinstance(one, Mapping) else one for one in rows]
+    return _Request("POST", "/v1/push", _pushed, {"view": view, "rows": given}, safe=False)
+
+
+def _row(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if is_missing(value) else value for name, value in given.items()}
+
+
+def _as_stream(view: str, rows: object) -> bytes:
+    import pyarrow as pa
+
+    from lodestore.rows import table_of
+
+    table, sink = table_of(view, rows), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
 
 
 def _render(template: str, variables: Mapping[str, object] | None, version: str | None) -> _Request[Rendered]:
@@ -517,7 +546,7 @@ class _Attempts(NamedTuple):
 
 
 def _options(url: str, key: str | None, timeout: float) -> dict[str, Any]:
-    headers = {"content-type": "application/json", "accept": "application/json"}
+    headers = {"accept": "application/json"}
     headers |= {"authorization": f"Bearer {key}"} if key else {}
     return {"base_url": url, "headers": headers, "timeout": timeout}
 
@@ -563,7 +592,7 @@ class Client:
             made += 1
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = self._http.request(request.method, request.path, content=content)
+                outcome = self._http.request(request.method, request.path, content=content, headers=request.headers)
             except httpx.TransportError as error:
                 outcome = error
             wait = None
@@ -637,7 +666,7 @@ class Client:
 
     def online(
         self,
-        features: Sequence[str | FeatureRef] = (),
+        features: Sequence[str | FeatureRef] | None = (),
         entities: Mapping[str, Sequence[str | int]] | None = None,
         *,
         inputs: Mapping[str, Sequence[Any]] | None = None,
@@ -645,7 +674,7 @@ class Client:
         release: int | None = None,
     ) -> Features:
         """Feature values row by row, in the order of the entities, with a status for each."""
-        return self._send(_online(features, entities or {}, inputs, service, release))
+        return self._send(_online(features or (), entities or {}, inputs, service, release))
 
     def context(
         self,
@@ -679,8 +708,11 @@ class Client:
         options |= {"mandatory": mandatory, "release": release}
         return self._send(_context(query, request_id, options))
 
-    def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Pushed:
-        """The rows are visible to the next read of every process; when one of them is bad, none is."""
+    def push(self, view: str, rows: Rows) -> Pushed:
+        """The rows are visible to the next read of every process; when one of them is bad, none is.
+
+        They are a list of mappings, or an Arrow table or data frame, which goes as Arrow.
+        """
         return self._send(_push(view, rows))
 
     def render(
@@ -763,7 +795,9 @@ class AsyncClient:
             made += 1
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = await self._http.request(request.method, request.path, content=content)
+                outcome = await self._http.request(
+                    request.method, request.path, content=content, headers=request.headers
+                )
             except httpx.TransportError as error:
                 outcome = error
             wait = None
@@ -837,7 +871,7 @@ class AsyncClient:
 
     async def online(
         self,
-        features: Sequence[str | FeatureRef] = (),
+        features: Sequence[str | FeatureRef] | None = (),
         entities: Mapping[str, Sequence[str | int]] | None = None,
         *,
         inputs: Mapping[str, Sequence[Any]] | None = None,
@@ -845,7 +879,7 @@ class AsyncClient:
         release: int | None = None,
     ) -> Features:
         """Feature values row by row, in the order of the entities, with a status for each."""
-        return await self._send(_online(features, entities or {}, inputs, service, release))
+        return await self._send(_online(features or (), entities or {}, inputs, service, release))
 
     async def context(
         self,
@@ -879,7 +913,7 @@ class AsyncClient:
         options |= {"mandatory": mandatory, "release": release}
         return await self._send(_context(query, request_id, options))
 
-    async def push(self, view: str, rows: Iterable[Mapping[str, Any]]) -> Pushed:
+    async def push(self, view: str, rows: Rows) -> Pushed:
         """The rows are visible to the next read of every process; when one of them is bad, none is."""
         return await self._send(_push(view, rows))
 

@@ -4,7 +4,7 @@ LodestoreError
 |-- SettingsError(ValueError)            a setting, its value or its file
 |-- DeclarationError(ValueError)         a view, a feature, an entity or a name
 |-- UnknownNameError(LookupError)        something asked for by a name that nobody declared
-|   |-- UnknownViewError, UnknownFeatureError, UnknownModelError, UnknownTemplateError,
+|   |-- UnknownViewError, UnknownServiceError, UnknownFeatureError, UnknownModelError, UnknownTemplateError,
 |   `-- UnknownDocumentError, UnknownReleaseError, UnknownContextError, UnknownJobError
 |-- InvalidRowsError(ValueError)         rows that do not fit their view; names every one
 |-- FilterError(ValueError)              a filter that does not parse or does not fit its columns
@@ -72,6 +72,7 @@ __all__ = [
     "UnknownModelError",
     "UnknownNameError",
     "UnknownReleaseError",
+    "UnknownServiceError",
     "UnknownTemplateError",
     "UnknownViewError",
     "naming",
@@ -156,6 +157,13 @@ class UnknownViewError(UnknownNameError):
 
     code = "unknown-view"
     kind = "feature view"
+
+
+class UnknownServiceError(UnknownNameError):
+    """No feature service of that name."""
+
+    code = "unknown-service"
+    kind = "feature service"
 
 
 class UnknownFeatureError(UnknownNameError):

@@ -23,7 +23,7 @@ from lodestore.events import TextRow
 from lodestore.moments import micros_of
 from lodestore.spec import Feature, FeatureView, Kind
 from lodestore.tables import MOMENT, view_schema
-from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, jsonable
+from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, is_missing, json_value
 
 __all__ = [
     "CheckedRows",
@@ -35,6 +35,7 @@ __all__ = [
     "check_values",
     "checked_rows",
     "rows_of",
+    "table_of",
 ]
 
 # Clocks of sources differ a little; beyond this an event's time is a mistake.
@@ -167,6 +168,17 @@ def _sorted_out(
     if bad:
         columns = {name: [one for at, one in enumerate(all_) if at not in bad] for name, all_ in columns.items()}
     return columns, tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
+
+
+def table_of(what: str, rows: object) -> pa.Table:
+    """A data frame, without its index, or whatever else has Arrow columns, as an Arrow table."""
+    try:
+        if type(rows).__name__ == "DataFrame" and hasattr(rows, "iloc"):
+            return pa.Table.from_pandas(rows, preserve_index=False)
+        return rows if isinstance(rows, pa.Table) else pa.table(rows)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        message = f"{what}: the rows cannot be an Arrow table: {error}; give each column values of one type"
+        raise RequestError(message) from error
 
 
 def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> CheckedRows:
@@ -415,7 +427,7 @@ def _hashes(view: str, batch: pa.RecordBatch) -> pa.Array:
 def _read(read: _Reader, value: object) -> Any:  # noqa: ANN401 - any value
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if value is None or (isinstance(value, float | datetime) and value != value):  # noqa: PLR0124 - NaN and NaT
+    if value is None or is_missing(value):
         return None
     return read(value)
 
@@ -611,7 +623,7 @@ def _struct(value: object, *, fits: Callable[[object], None]) -> str:
         message = f"{type(value).__name__} is no JSON object"
         raise _WrongError(message)
     try:
-        stored = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME, default=jsonable).decode()
+        stored = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME, default=json_value).decode()
         fits(value)
     except (orjson.JSONEncodeError, RequestError, RecursionError) as error:
         message = f"an object that JSON cannot hold: {error}"

@@ -237,11 +237,11 @@ prompt_templates = FeatureView(
     },
     owner="team:personalisation",
 )
-def personalized(expertise_level: str | None, query_text: str) -> Mapping[str, object]:
-    """The question at the user's level of expertise; an unknown level leaves it as it is."""
+def personalized(expertise_level: str | None, query_text: str | None) -> Mapping[str, object]:
+    """The question at the user's level of expertise; an unknown level leaves it as it is, and no question stays none."""
     opening = _OPENINGS.get(expertise_level or "")
     return {
-        "personalized_context": f"{opening}: {query_text}" if opening else query_text,
+        "personalized_context": f"{opening}: {query_text}" if opening and query_text is not None else query_text,
         "expertise_modifier": _LENGTHS.get(expertise_level or "", 1.0),
     }
 

@@ -179,7 +179,7 @@ class Lodestore:
 
     def online(
         self,
-        features: Sequence[str | FeatureRef] = (),
+        features: Sequence[str | FeatureRef] | None = (),
         entities: Mapping[str, Sequence[str | int]] | None = None,
         *,
         inputs: Mapping[str, Sequence[Any]] | None = None,
@@ -192,7 +192,7 @@ class Lodestore:
         """
         known, live = self._features(), self._releases.live()
         named = () if service is None else known.catalog.service(service).features
-        refs = features if service is None else [*features, *named]
+        refs = (features or ()) if service is None else [*(features or ()), *named]
         by = live if release is None else self._releases.served(release, live=live)
         return known.online(refs, entities or {}, inputs=inputs, release=by.generation)
 

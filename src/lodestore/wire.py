@@ -8,11 +8,24 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
+from pathlib import PurePath
+from uuid import UUID
 
 from lodestore.errors import RequestError
 
-__all__ = ["MAX_SAFE_INTEGER", "canonical", "digest", "dumps", "from_rfc3339", "jsonable", "rfc3339", "span"]
+__all__ = [
+    "MAX_SAFE_INTEGER",
+    "canonical",
+    "digest",
+    "dumps",
+    "from_rfc3339",
+    "is_missing",
+    "jsonable",
+    "rfc3339",
+    "span",
+]
 
 MAX_SAFE_INTEGER = 2**53 - 1
 _SHOWN = 80
@@ -79,10 +92,20 @@ def span(delta: timedelta) -> str:
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})
+_MISSING = frozenset({"NAType", "NaTType"})
+
+
+def is_missing(value: object) -> bool:
+    """Whether the value is how pandas or NumPy write that there is none: NaN, NaT or NA.
+
+    >>> is_missing(float("nan")), is_missing(None), is_missing("")
+    (True, False, False)
+    """
+    return type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
 
 
 def jsonable(value: object) -> object:
-    """The value as plain JSON types; NaN and infinities become null, moments RFC 3339 text, sets sorted lists."""
+    """The value as plain JSON types; NaN, NaT, NA and infinities become null, moments RFC 3339 text, sets sorted lists."""
     kind = type(value)
     if kind in _PLAIN:  # most values are, and each of the questions below costs more than this one
         return value
@@ -105,7 +128,27 @@ def jsonable(value: object) -> object:
             return _object(value)
 
 
-def _time(value: date | timedelta) -> str | float:
+# What is written as text and means the same.
+_TEXTUAL = (Enum, UUID, Decimal, PurePath, date, timedelta)
+
+
+def json_value(value: object) -> object:
+    """`jsonable` for a value that somebody gives: what only Python knows is a TypeError, and not its text or its bytes.
+
+    >>> json_value(Decimal("1.5"))
+    '1.5'
+    """
+    told = jsonable(value)
+    only_shown = isinstance(told, str) and not (isinstance(value, (str, *_TEXTUAL)) or hasattr(value, "tolist"))
+    if only_shown or isinstance(value, bytes | bytearray | memoryview):
+        message = f"a value of type {type(value).__name__} is none that JSON has"
+        raise TypeError(message)
+    return told
+
+
+def _time(value: date | timedelta) -> str | float | None:
+    if is_missing(value):
+        return None
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, datetime):
@@ -115,6 +158,8 @@ def _time(value: date | timedelta) -> str | float:
 
 def _object(value: object) -> object:
     """By the first that fits: its own `to_json`, its fields, its numbers, its items, its text."""
+    if is_missing(value):
+        return None
     if hasattr(value, "to_json"):
         return jsonable(value.to_json())
     if is_dataclass(value) and not isinstance(value, type):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lodestore.catalog import Catalog, catalog_of, collect
-from lodestore.errors import DeclarationError, UnknownFeatureError, UnknownViewError
+from lodestore.errors import DeclarationError, UnknownFeatureError, UnknownServiceError, UnknownViewError
 from lodestore.spec import Entity, FeatureRef, FeatureService, FeatureView, integer, on_demand, text
 
 user = Entity("user", key="user_id")
@@ -66,7 +66,7 @@ def test_services_are_found_by_name() -> None:
     catalog = catalog_of([view(), service])
 
     assert catalog.service("app") is service
-    with pytest.raises(UnknownViewError, match=r"did you mean 'app'.*feature services"):
+    with pytest.raises(UnknownServiceError, match=r"unknown feature service 'ap'; did you mean 'app'"):
         catalog.service("ap")
 
 

@@ -11,6 +11,9 @@ import sys
 from datetime import UTC, datetime
 
 import httpx
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from lodestore import client, context, retrieval, why
@@ -112,6 +115,53 @@ def test_refused_rows_are_named_one_by_one():
     assert raised.value.problems == ("row 1: no key", "row 2: no time")
 
 
+TAKEN = {"accepted": 1, "duplicates": 0, "late": 0}
+ORDER = {"order_id": 1, "event_timestamp": datetime(2026, 1, 2, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("absent", [None, float("nan"), np.float64("nan"), pd.NA, pd.NaT], ids=repr)
+def test_what_pandas_calls_absent_is_pushed_as_null(absent):
+    server = Server(httpx.Response(200, json=TAKEN))
+    with server.client() as client:
+        client.push("orders", [{**ORDER, "total": absent}])
+
+    told = json.loads(server.requests[0].content)["rows"][0]
+    assert told == {"order_id": 1, "event_timestamp": "2026-01-02T00:00:00Z", "total": None}
+
+
+@pytest.mark.parametrize("value", [object(), 1j, b"bytes", lambda: 1], ids=lambda one: type(one).__name__)
+def test_a_value_that_only_python_knows_is_not_pushed_as_some_text(value):
+    server = Server()
+    with server.client() as client, pytest.raises(RequestError, match=r"row 2: total"):
+        client.push("orders", [ORDER, {**ORDER, "total": value}])
+
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pa.table({"order_id": [1, 2]}),
+        pa.RecordBatch.from_pydict({"order_id": [1, 2]}),
+        pd.DataFrame({"order_id": [1, 2]}, [8, 9]),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_table_or_a_data_frame_is_pushed_as_arrow(rows):
+    server = Server(httpx.Response(200, json=TAKEN | {"accepted": 2}), httpx.Response(200, json=FOUND))
+    with server.client() as client:
+        assert client.push("or&ders", rows).accepted == 2
+        client.search("refund")
+
+    sent, after = server.requests
+    assert str(sent.url).endswith("/v1/push?view=or%26ders")
+    assert [one.headers["content-type"] for one in (sent, after)] == [
+        "application/vnd.apache.arrow.stream",
+        "application/json",
+    ]
+    assert pa.ipc.open_stream(sent.content).read_all().to_pydict() == {"order_id": [1, 2]}
+
+
 def test_a_read_is_sent_again_when_the_server_says_when():
     server = Server(httpx.ConnectError("refused"), busy(), httpx.Response(200, json=FOUND))
 
@@ -175,7 +225,7 @@ def test_what_json_cannot_hold_is_not_sent():
     server = Server(httpx.Response(200, json={"accepted": 1, "duplicates": 0, "late": 0}))
 
     with server.client() as client:
-        for value in (float("nan"), float("inf"), moment):
+        for value in (float("inf"), [float("nan")], moment):
             with pytest.raises(RequestError):
                 client.push("orders", [{"total": value}])
         assert server.requests == []

@@ -17,6 +17,7 @@ from lodestore.features import Features
 from lodestore.logs import Logs, utc_now
 from lodestore.models import EmbeddingVersion
 from lodestore.online import OnlineStore, Written
+from lodestore.payloads import decode_payload
 from lodestore.push import push
 from lodestore.spec import Entity, FeatureView, boolean, category, embedding, integer, number, text, timestamp
 from lodestore.testing import MemoryOnlineStore, MemoryStore
@@ -176,14 +177,27 @@ def test_long_texts_go_through_in_pieces(tmp_path):
     store.close()
 
 
-def test_a_column_that_comes_twice_and_a_data_frame_are_told():
+def test_a_column_that_comes_twice_is_told():
     moments, users = pa.array([NOW], MOMENT), pa.array(["u1"])
     twice = pa.Table.from_arrays([users, users, moments], names=["user_id", "user_id", "event_timestamp"])
 
     with pytest.raises(RequestError, match="column 'user_id' more than once"):
         push(BY_TEXT, twice, MemoryOnlineStore(), now=NOW)
-    with pytest.raises(RequestError, match="a data frame; give pyarrow"):
-        push(BY_TEXT, pd.DataFrame({"user_id": ["u1"]}), MemoryOnlineStore(), now=NOW)
+
+
+def test_a_data_frame_is_pushed_as_its_table_and_what_it_lacks_is_null():
+    frame = pd.DataFrame({"user_id": ["u1", "u2"], "event_timestamp": [NOW, NOW], "note": ["a", None]}, index=[7, 9])
+    store = MemoryOnlineStore()
+
+    assert push(BY_TEXT, frame, store, now=NOW) == Written(accepted=2)
+    found = [decode_payload(one.payload)["note"] for one in store.read(BY_TEXT.namespace, [("u1",), ("u2",)])]
+    assert found == ["a", None]
+
+
+def test_a_data_frame_whose_columns_are_of_many_types_is_refused():
+    frame = pd.DataFrame({"user_id": ["u1", 2], "event_timestamp": [NOW, NOW]})
+    with pytest.raises(RequestError, match=r"cannot be an Arrow table.*values of one type"):
+        push(BY_TEXT, frame, MemoryOnlineStore(), now=NOW)
 
 
 @pytest.mark.parametrize(

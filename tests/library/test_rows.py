@@ -101,7 +101,7 @@ def test_a_good_value_is_stored(feature: Feature, value: object, expected: objec
     assert stored(feature, value) == expected
 
 
-@pytest.mark.parametrize("value", [None, math.nan, np.float64("nan"), pd.NaT])
+@pytest.mark.parametrize("value", [None, math.nan, np.float64("nan"), pd.NaT, pd.NA])
 @pytest.mark.parametrize(
     "feature",
     [category("a"), integer(minimum=0), number(), boolean(), text(), timestamp(), struct(SCHEMA), list_of(text())],
@@ -148,6 +148,8 @@ def test_nothing_and_nan_are_null_for_every_kind(feature: Feature, value: object
         (struct(), [1], "list is no JSON object"),
         (struct(), {"n": 2**70}, "JSON cannot hold"),
         (struct(), {1: 2}, "JSON cannot hold"),
+        (struct(), {"a": object()}, "not JSON serializable: object"),
+        (struct(), {"a": b"bytes"}, "not JSON serializable: bytes"),
         (struct(), {"x": "\ud800"}, "JSON cannot hold"),
         (struct(SCHEMA), {"n": "one"}, "does not fit its schema"),
         (struct(SCHEMA), {}, "'n' is a required property"),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -185,6 +186,17 @@ def test_wide_integers_travel_as_text(http):
     http.post("/v1/push", json={"view": "orders", "rows": [order(21, total=str(huge))]})
 
     assert features(http, ["orders:total"], {"order_id": [21]}).json()["columns"]["orders:total"] == [str(huge)]
+
+
+def test_a_data_frame_and_a_table_are_pushed_by_the_client(http):
+    rows = [order(50 + n, total=None if n else 3, note=f"frame {n}") for n in range(2)]
+    with Client(str(http.base_url)) as client:
+        assert client.push("orders", pd.DataFrame(rows)).accepted == 2
+        assert client.push("orders", pa.Table.from_pylist(rows)).duplicates == 2
+        found = client.online(["orders:total", "orders:note"], {"order_id": [50, 51]})
+
+    assert found.columns["orders:total"] == ["3", None]
+    assert found.columns["orders:note"] == ["frame 0", "frame 1"]
 
 
 def test_rows_come_as_lines_or_as_arrow_too(http):

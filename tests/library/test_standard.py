@@ -54,6 +54,11 @@ def test_a_question_is_put_at_the_level_of_its_user(level: str | None, opening: 
     assert made == {"personalized_context": opening, "expertise_modifier": modifier}
 
 
+@pytest.mark.parametrize("level", [None, "expert"])
+def test_where_nothing_is_asked_there_is_no_question(level: str | None) -> None:
+    assert standard.personalized(level, None)["personalized_context"] is None
+
+
 def test_every_level_has_an_instruction() -> None:
     levels = standard.user_profile.feature("expertise_level").categories
     assert set(standard.INSTRUCTIONS) == set(levels)
