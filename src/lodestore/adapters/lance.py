@@ -38,9 +38,10 @@ EF = 256
 # What a text search looks into.
 TEXT_COLUMNS = ("title", "text")
 _IDS_PER_DELETE = 500
-# What readings keep in memory of indexes and of files; the engine's own limits are 6 and 1 GiB.
-_INDEX_BYTES = 1 << 30
-_FILE_BYTES = 1 << 28
+# What readings keep in memory of indexes and of files at most: the engine's own limits. A million rows of 384 numbers
+# fill less than 1 GiB; an index that does not fit is read again for each search.
+_INDEX_BYTES = 6 << 30
+_FILE_BYTES = 1 << 30
 # A scan costs some 300 microseconds a piece, so that narrow rows come in large pieces: a million rows of six columns
 # took 0.66 s in the engine's own pieces of 1,024 and takes 0.08 s in these. Texts have no known width.
 _ROWS_PER_PIECE = 65_536
