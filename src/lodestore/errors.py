@@ -54,6 +54,7 @@ __all__ = [
     "InvalidRowsError",
     "LodestoreError",
     "ModelError",
+    "ReadingGoneError",
     "RefusedError",
     "RequestError",
     "RetentionError",
@@ -343,6 +344,10 @@ class StoreError(LodestoreError, RuntimeError):
     """The store cannot be opened or used."""
 
     code = "store"
+
+
+class ReadingGoneError(StoreError):
+    """The files of a table's version that is being read were taken away; the table has to be opened anew."""
 
 
 class StoreBusyError(StoreError, TimeoutError):

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import numpy as np
 import pyarrow as pa
 
-from lodestore.errors import RequestError, SettingsError, StoreError
+from lodestore.errors import ReadingGoneError, RequestError, SettingsError
 from lodestore.ports import VectorStore
 from lodestore.tables import in_list
 from lodestore.wire import rfc3339
@@ -289,9 +289,9 @@ def search(
     if isinstance(store, Readable) and not every and not titled:
         try:
             return _found_then_read(store.reading(table), query, vector, k, mode, where, say, exact=exact)
-        except StoreError:
-            # Its files may have been replaced meanwhile: the store's own search opens the table anew, or tells better.
-            _log.debug("table %s is searched by the store itself", table, exc_info=True)
+        except ReadingGoneError as error:
+            # Somebody replaced the table or took old files away: the store's own search opens it anew.
+            _log.info("%s; it is opened anew", error)
     if mode == "text":
         found = store.matching(table, query, k, where=where, columns=COLUMNS)
         return [replace(hit_of(row, row["_score"]), text_score=row["_score"]) for row in found.to_pylist()]

@@ -230,6 +230,24 @@ def test_each_request_is_counted_once(server):
     assert http.app_state["serving"].inflight == 0
 
 
+def test_what_an_answer_is_unsure_of_is_said_and_counted_either_way(server, monkeypatch):
+    http, _ = server
+
+    def counted():
+        lines = http.get("/metrics").text.splitlines()
+        return sum(
+            float(one.split()[-1]) for one in lines if one.startswith('lodestore_degraded_total{part="release"}')
+        )
+
+    before = counted()
+    monkeypatch.setattr(http.app_state["serving"], "stale", lambda: ("release",))
+    at_once, usual = both(http, asked(["u1"]))
+
+    assert at_once == usual
+    assert json.loads(at_once[2])["degraded"] == ["release"]
+    assert counted() == before + 2
+
+
 def test_when_too_many_requests_are_in_flight_none_is_answered_at_once(project):
     with served(project, ServerOptions(max_inflight=3)) as (http, ways):
         serving = http.app_state["serving"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from lodestore.adapters.lance import LanceStore
-from lodestore.errors import StoreError
+from lodestore.errors import DimensionError, ReadingGoneError, StoreError
 from lodestore.retrieval import Titles, Weights, candidates, search
 from lodestore.tables import embedding_schema
 
@@ -133,7 +134,7 @@ def test_titles_and_a_look_at_every_candidate_need_all_their_rows(store):
 
 
 def test_when_the_files_of_a_reading_are_gone_the_store_itself_answers(store):
-    gone = Watched(store, StoreError("not found"))
+    gone = Watched(store, ReadingGoneError("not found"))
     vector = np.ones(DIMENSION, np.float32)
     for mode in ("vector", "text", "hybrid"):
         found = search(gone, TABLE, "word1", vector, k=5, mode=mode)
@@ -142,17 +143,52 @@ def test_when_the_files_of_a_reading_are_gone_the_store_itself_answers(store):
         ]
 
 
+def test_a_store_that_is_away_is_asked_once_and_not_waited_for_twice(store):
+    away, vector = Watched(store, StoreError("it does not answer")), np.ones(DIMENSION, np.float32)
+    away.nearest = away.matching = lambda *_, **__: pytest.fail("asked again")
+    for mode in ("vector", "text", "hybrid"):
+        with pytest.raises(StoreError, match="does not answer"):
+            search(away, TABLE, "word1", vector, k=5, mode=mode)
+
+
+def test_a_vector_of_another_length_is_told_as_such(store):
+    for mode in ("vector", "hybrid"):
+        with pytest.raises(
+            DimensionError, match=f"the query has 3 numbers, table {TABLE} holds vectors of {DIMENSION}"
+        ):
+            search(store, TABLE, "word1", np.ones(3, np.float32), k=5, mode=mode)
+
+
+def test_a_reading_that_failed_is_not_kept(tmp_path):
+    store = filled(tmp_path, index_from=10**9)
+    first = store.reading(TABLE)
+    with pytest.raises(DimensionError):
+        first.nearest(np.ones(3, np.float32), 1)
+    assert store.reading(TABLE) is not first
+
+
+def test_what_was_written_here_is_found_at_once_however_old_a_look_may_be(tmp_path):
+    made = filled(tmp_path, index_from=300)
+    store, vector = LanceStore(str(tmp_path), consistency=timedelta(hours=1)), np.full(DIMENSION, 3.0, np.float32)
+    search(store, TABLE, "word1", vector, k=3, mode="vector")
+    store.append(TABLE, like(vector, "new"))
+    assert search(store, TABLE, "x", vector, k=1, mode="vector")[0].chunk_id == "new"
+    store.delete(TABLE, "row_id", ["new"])
+    assert search(store, TABLE, "x", vector, k=1, mode="vector")[0].chunk_id != "new"
+    assert made.count(TABLE) == ROWS
+
+
+def like(vector, name):
+    one = rows([name], seed=9)
+    place = one.schema.get_field_index("vector")
+    return one.set_column(place, one.schema.field(place), pa.array([vector.tolist()], one.schema.field(place).type))
+
+
 def test_rows_that_came_left_or_changed_are_found_as_they_are_now(tmp_path):
     store = filled(tmp_path, index_from=300)
     vector = np.full(DIMENSION, 3.0, np.float32)
     search(store, TABLE, "word1", vector, k=3, mode="hybrid")
-    fresh = rows(["new"], seed=9).set_column(
-        2, "vector", pa.array([vector.tolist()], pa.list_(pa.float32(), DIMENSION))
-    )
-    names = fresh.column_names
-    assert names.count("vector") == 1
-
-    store.append(TABLE, fresh.select(embedding_schema(DIMENSION).names))
+    store.append(TABLE, like(vector, "new"))
     assert search(store, TABLE, "x", vector, k=1, mode="vector")[0].chunk_id == "new"
 
     store.delete(TABLE, "row_id", ["new"])
@@ -172,3 +208,32 @@ def test_a_table_that_was_made_anew_is_found_anew(tmp_path):
     other.index(TABLE)
     for mode in ("vector", "hybrid"):
         assert [one.chunk_id for one in search(store, TABLE, "word1", vector, k=3, mode=mode)] == ["only"]
+
+
+@pytest.mark.parametrize("index_from", [10**9, 300], ids=["exact", "indexed"])
+@pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
+def test_a_table_that_another_process_made_anew_with_as_many_versions_is_seen(tmp_path, mode, index_from):
+    """By its number alone the new version is the old one, whose text index lies in memory."""
+
+    def make(store, prefix, word):
+        store.ensure(TABLE, embedding_schema(DIMENSION), key="row_id")
+        written = rows([f"{prefix}{n}" for n in range(400)], seed=len(word))
+        place = written.schema.get_field_index("text")
+        texts = pa.array([word * (n + 1) for n in range(400)], written.schema.field(place).type)
+        store.append(TABLE, written.set_column(place, written.schema.field(place), texts))
+        store.index(TABLE)
+
+    store, vector = LanceStore(str(tmp_path), index_from=index_from), np.ones(DIMENSION, np.float32)
+    make(store, "old", "alpha ")
+    before = store.revision(TABLE)
+    search(store, TABLE, "alpha", vector, k=3, mode=mode)
+    search(store, TABLE, "beta", vector, k=3, mode=mode)
+
+    other = LanceStore(str(tmp_path), index_from=index_from)
+    other.drop(TABLE)
+    make(other, "new", "beta ")
+    assert other.revision(TABLE) == before
+    for _ in range(2):
+        found = [one.chunk_id for one in search(store, TABLE, "beta", vector, k=3, mode=mode)]
+        assert len(found) == 3
+        assert all(one.startswith("new") for one in found)

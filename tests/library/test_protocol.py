@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
+import logging
 import socket
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -14,9 +17,10 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from uvicorn.server import ServerState
 
 from lodestore.server.outbox import PATIENCE_SECONDS, Outbox
-from lodestore.server.protocol import UVICORN, Finished
+from lodestore.server.protocol import UVICORN, DirectProtocol, Finished
 from tests.served import listening
 
 WAIT = b"wait"
@@ -284,6 +288,133 @@ def test_the_scope_says_who_calls_and_with_which_headers(address):
     assert (b"authorization", b"Bearer k") in scope["headers"]
 
 
+# -- one connection, byte by byte: what no socket could bring about at will
+
+
+class Wire:
+    """A transport that remembers what was written."""
+
+    def __init__(self):
+        self.written, self.closed, self.protocol = b"", False, None
+
+    def get_extra_info(self, *_):
+        return None
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    def write(self, data):
+        assert not self.closed, "written to a closed connection"
+        self.written += data
+
+    def pause_reading(self):
+        pass
+
+    resume_reading = pause_reading
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+
+def connected(app=None):
+    config = uvicorn.Config(app or Echo(), log_config=None, **UVICORN)
+    config.load()
+    protocol, wire = DirectProtocol(config, ServerState(), {}, asyncio.get_running_loop()), Wire()
+    protocol.connection_made(wire)
+    return protocol, wire
+
+
+def in_a_loop(work):
+    """Run it in a loop, with the warnings of what was left behind as errors."""
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("end", ["eof_received", "shutdown", "timeout_keep_alive_handler"])
+def test_whatever_ends_a_connection_comes_after_its_answer(end):
+    async def run():
+        protocol, wire = connected()
+        protocol.data_received(request(b"x"))
+        assert wire.written == b""
+        getattr(protocol, end)()
+        assert wire.written.endswith(b"way: at once\r\n\r\nx")
+        await asyncio.sleep(0)
+        assert wire.written.count(b"HTTP/1.1") == 1
+
+    in_a_loop(run)
+
+
+def test_while_the_caller_does_not_read_nothing_is_answered_at_once():
+    async def run():
+        protocol, wire = connected()
+        protocol.pause_writing()
+        protocol.data_received(request(b"x"))
+        await asyncio.sleep(0.01)
+        assert wire.written == b""
+        protocol.resume_writing()
+        await asyncio.sleep(0.01)
+        assert b"way: usual" in wire.written
+
+    in_a_loop(run)
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
+def test_an_upgrade_is_for_uvicorn_to_answer(upgrade):
+    async def run():
+        app = Echo()
+        protocol, _ = connected(app)
+        protocol.data_received(request(b"", "Connection: Upgrade", f"Upgrade: {upgrade}"))
+        await asyncio.sleep(0.01)
+        assert not app.scopes
+
+    in_a_loop(run)
+
+
+def test_answers_at_once_are_counted_and_the_connection_is_closed_when_nothing_comes_for_long():
+    async def run():
+        protocol, wire = connected()
+        for _ in range(3):
+            protocol.data_received(request(b"x"))
+        assert protocol.server_state.total_requests == 3
+        protocol.timeout_keep_alive_task.cancel()
+        protocol.timeout_keep_alive = 0.01
+        protocol.data_received(request(b"x"))
+        await asyncio.sleep(0.05)
+        assert wire.closed
+
+    in_a_loop(run)
+
+
+def test_what_fails_to_answer_at_once_is_answered_the_usual_way_and_told_in_the_log(caplog):
+    class Broken(Echo):
+        def _now(self, scope, body):
+            raise ValueError(scope, body)
+
+    async def run():
+        protocol, wire = connected(Broken())
+        protocol.data_received(request(b"x"))
+        await asyncio.sleep(0.01)
+        assert b"200 OK" in wire.written
+        assert b"way: usual" in wire.written
+
+    logging.getLogger("lodestore").propagate = True
+    in_a_loop(run)
+    assert [one.exc_info[0] for one in caplog.records if one.exc_info] == [ValueError]
+
+
+def test_a_request_that_turns_out_to_be_no_http_leaves_nothing_behind():
+    async def run():
+        protocol, wire = connected()
+        protocol.data_received(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n")
+        assert wire.written.startswith(b"HTTP/1.1 400")
+        protocol.shutdown()
+        assert not protocol.tasks
+
+    in_a_loop(run)
+
+
 # -- the outbox
 
 
@@ -313,6 +444,40 @@ def test_answers_made_together_leave_together_in_their_order_and_none_to_who_has
 
     asyncio.run(run())
     assert (seen, written) == ([], [b"0", b"2"])
+
+
+def test_a_connection_that_cannot_be_written_to_costs_no_other_its_answer():
+    class Broken(Line):
+        aborted = False
+
+        def write(self, data):
+            raise OSError(data)
+
+        def abort(self):
+            self.aborted = True
+
+    written, broken = [], Broken([])
+
+    async def run():
+        outbox = Outbox.of(asyncio.get_running_loop())
+        for one in (Line(written), broken, Line(written)):
+            outbox.add(one, b"x")
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert (written, broken.aborted) == ([b"x", b"x"], True)
+
+
+def test_a_loop_that_has_ended_is_not_kept():
+    async def run():
+        loop = asyncio.get_running_loop()
+        Outbox.of(loop).add(Line([]), b"x")
+        await asyncio.sleep(0)
+        return weakref.ref(loop)
+
+    ended = asyncio.run(run())
+    gc.collect()
+    assert ended() is None
 
 
 def test_an_answer_waits_for_the_others_only_so_long():

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestore.adapters.lance_reading import LanceReading
-from lodestore.errors import DimensionError, LodestoreError, StoreError, StoreWriteError
+from lodestore.errors import DimensionError, LodestoreError, ReadingGoneError, StoreError, StoreWriteError
 from lodestore.tables import in_list, retired
 
 __all__ = ["EF", "INDEX_FROM", "PROBES", "REFINE", "TEXT_COLUMNS", "LanceStore", "Tail", "ef"]
@@ -60,8 +60,12 @@ _WRITE_TROUBLE = (
 )
 # Where in its own source the engine noticed a fault helps nobody here.
 _RUST_PLACE = re.compile(r",? ?\S+\.rs:\d+:\d+")
+_LOOKS = frozenset({"read", "searched"})
 _GONE = re.compile(r"not found", re.IGNORECASE)
-_OTHER_LENGTH = re.compile(r"query dim\((\d+)\) doesn't match the column \S+ \S+ dim\((\d+)\)")
+_OTHER_LENGTH = re.compile(
+    r"query dim\((\d+)\) doesn't match the column \S+ \S+ dim\((\d+)\)"
+    r"|Query vector size (\d+) does not match index column size (\d+)"
+)
 
 
 @contextmanager
@@ -230,14 +234,18 @@ class LanceStore:
 
         A kept handle whose table another process dropped is let go, and the work is tried once more.
         """
-        with _telling(f"table {name} cannot be {act}", self.uri):
-            try:
-                return self._once(name, work, absent)
-            except (RuntimeError, OSError, ValueError) as error:
-                if isinstance(error, LodestoreError) or not _GONE.search(str(error)):
-                    raise
-                self._let_go(name)
-                return self._once(name, work, absent)
+        try:
+            with _telling(f"table {name} cannot be {act}", self.uri):
+                try:
+                    return self._once(name, work, absent)
+                except (RuntimeError, OSError, ValueError) as error:
+                    if isinstance(error, LodestoreError) or not _GONE.search(str(error)):
+                        raise
+                    self._let_go(name)
+                    return self._once(name, work, absent)
+        finally:
+            if act not in _LOOKS:
+                self._readings.pop(name, None)  # what was changed here is seen at once, whatever `consistency` says
 
     def _once(self, name: str, work: Callable[[Any], _T], absent: Callable[[], _T] | None) -> _T:
         handle = self._open(name)
@@ -473,8 +481,10 @@ class LanceStore:
     def _dataset(self, name: str) -> Any:  # noqa: ANN401 - lance ships no types
         import lance
 
-        if self._session is None:
-            self._session = lance.Session(index_cache_size_bytes=_INDEX_BYTES, metadata_cache_size_bytes=_FILE_BYTES)
+        with self._lock:
+            if self._session is None:
+                sizes = {"index_cache_size_bytes": _INDEX_BYTES, "metadata_cache_size_bytes": _FILE_BYTES}
+                self._session = lance.Session(**sizes)
         place = f"{self.uri.rstrip('/')}/{name}.lance"
         return lance.dataset(place, storage_options=self._storage or None, session=self._session)
 
@@ -484,10 +494,12 @@ class LanceStore:
             try:
                 with _telling(f"table {name} cannot be searched", self.uri):
                     yield
-            except StoreError:
-                # Its files may be gone; the next reading opens the table anew.
+            except StoreError as error:
+                # The next reading opens the table anew.
                 self._readings.pop(name, None)
-                raise
+                if _GONE.search(str(error.__cause__)):
+                    raise ReadingGoneError(str(error)) from error
+                raise (_of_other_length(error, name) or error) from error
 
         return LanceReading(
             dataset,
@@ -569,8 +581,9 @@ def _of_other_length(error: StoreError, name: str) -> DimensionError | None:
     found = _OTHER_LENGTH.search(str(error))
     if found is None:
         return None
+    asked, held = (one for one in found.groups() if one is not None)
     message = (
-        f"the query has {found[1]} numbers, table {name} holds vectors of {found[2]}; "
+        f"the query has {asked} numbers, table {name} holds vectors of {held}; "
         "embed the query with the model of that table"
     )
     return DimensionError(message)

@@ -83,6 +83,9 @@ class LanceReading:
             for column in self._text_columns:
                 for place, score in self._by_words(query, column, k, where):
                     best[place] = max(score, best.get(place, score))
+            if not best:
+                # Words that nobody wrote are looked up in memory alone; a look at a row tells whether its files are there.
+                self._dataset.scanner(columns=self._text_columns[:1], limit=1).to_table()
         chosen = sorted(best.items(), key=lambda one: -one[1])[:k]
         return Spots([place for place, _ in chosen], [score for _, score in chosen])
 

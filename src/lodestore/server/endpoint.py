@@ -192,6 +192,7 @@ class Endpoint:
         serving = self._serving
         if (
             self._direct is None
+            or not serving.on_loop
             or len(body) > serving.options.max_body
             or serving.inflight >= serving.options.max_inflight
         ):

@@ -50,8 +50,6 @@ async def read_features(call: Call) -> Answer:
 
 def read_at_once(call: Call) -> Answer | None:
     """The same where nothing has to be waited for: few values, by the live release, from an online store of this machine."""
-    if not call.serving.on_loop:
-        return None
     asked = _asked(call)
     return None if asked.pinned or not asked.is_small(call) else _read(call, call.snapshot, asked)
 

@@ -8,8 +8,9 @@ than doing both in turn, so that the mean answer leaves sooner; the first of the
 
 from __future__ import annotations
 
+import logging
 import time
-from asyncio import AbstractEventLoop, WriteTransport
+from asyncio import AbstractEventLoop, WriteTransport, get_running_loop
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
@@ -17,14 +18,15 @@ __all__ = ["PATIENCE_SECONDS", "Outbox"]
 
 PATIENCE_SECONDS = 0.002
 
+_log = logging.getLogger("lodestore.server")
+
 
 class Outbox:
     """What is still to be written by one event loop, in the order in which it was made; for that loop alone."""
 
     _of_loops: ClassVar[WeakKeyDictionary[AbstractEventLoop, Outbox]] = WeakKeyDictionary()
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._waiting: list[tuple[WriteTransport, bytes]] = []
         self._since = 0.0
 
@@ -33,7 +35,7 @@ class Outbox:
         """The one of this loop."""
         found = cls._of_loops.get(loop)
         if found is None:
-            found = cls._of_loops[loop] = cls(loop)
+            found = cls._of_loops[loop] = cls()
         return found
 
     def add(self, transport: WriteTransport, answer: bytes) -> None:
@@ -42,7 +44,7 @@ class Outbox:
         waiting.append((transport, answer))
         if len(waiting) == 1:
             self._since = time.monotonic()
-            self._loop.call_soon(self.flush)
+            get_running_loop().call_soon(self.flush)
         elif time.monotonic() - self._since > PATIENCE_SECONDS:
             self.flush()
 
@@ -50,5 +52,10 @@ class Outbox:
         """What waits is written; a caller who has gone meanwhile gets nothing."""
         waiting, self._waiting = self._waiting, []
         for transport, answer in waiting:
-            if not transport.is_closing():
+            if transport.is_closing():
+                continue
+            try:
                 transport.write(answer)
+            except Exception:  # noqa: BLE001 - one connection that cannot be written to must not cost the others their answers
+                _log.exception("an answer could not be written")
+                transport.abort()

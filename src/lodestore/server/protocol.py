@@ -8,6 +8,7 @@ older HTTP, a connection that ends, a caller who reads slowly or sends the next 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -18,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from lodestore.server.outbox import Outbox
 
 __all__ = ["UVICORN", "AtOnce", "DirectProtocol", "Finished"]
+
+_log = logging.getLogger("lodestore.server")
 
 UVICORN: Mapping[str, Any] = MappingProxyType(
     {
@@ -81,13 +84,10 @@ class DirectProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is there as a whole."""
-        answering = self._answering
-        finished = None
-        if answering is not None:
-            finished = answering(self.scope, self._arrived)
-            if finished is None:
-                self._leave()
+        finished = self._finished() if self._answering is not None else None
         if finished is None:
+            if self._answering is not None:
+                self._leave()
             super().on_message_complete()
             return
         self._answering, self._answered = None, True
@@ -95,10 +95,21 @@ class DirectProtocol(HttpToolsProtocol):
         self._outbox.add(self.transport, whole)
         self.on_response_complete()
 
+    def _finished(self) -> Finished | None:
+        answering = self._answering
+        if answering is None:
+            return None
+        try:
+            return answering(self.scope, self._arrived)
+        except Exception:  # noqa: BLE001 - the parser would take it for bad HTTP; the usual way answers, or fails as it does
+            _log.exception("a request could not be answered at once")
+            return None
+
     # Whatever else uvicorn writes or ends comes after the answers that wait.
 
     def send_400_response(self, msg: str) -> None:
         """What has come is no HTTP."""
+        self._answering = None
         self._outbox.flush()
         super().send_400_response(msg)
 
@@ -106,6 +117,16 @@ class DirectProtocol(HttpToolsProtocol):
         """The caller sends no more."""
         self._outbox.flush()
         super().eof_received()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The connection is another protocol's from now on."""
+        self._outbox.flush()
+        super().handle_websocket_upgrade()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came for a while."""
+        self._outbox.flush()
+        super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         """The server stops."""
