@@ -22,7 +22,7 @@ import httpx
 from lodestore import errors
 from lodestore.errors import InvalidRowsError, LodestoreError, RefusedError, RequestError, UnavailableError
 from lodestore.spec import FeatureRef
-from lodestore.wire import from_rfc3339, is_missing, json_value, rfc3339
+from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, is_missing, json_value, rfc3339
 
 if TYPE_CHECKING:
     from typing import Self
@@ -331,7 +331,13 @@ def _online(
     given = None if inputs is None else _columns("inputs", inputs)
     body = {"features": [str(one) for one in features], "inputs": given, "service": service, "release": release}
     columns = _columns("entities", entities)
-    return _Request("POST", "/v1/features", _features, {**body, "entities": columns})
+    sent = {name: [*map(_as_key, column)] for name, column in columns.items()}
+    return _Request("POST", "/v1/features", lambda told: _features(told, columns), {**body, "entities": sent})
+
+
+def _as_key(value: object) -> object:
+    """A whole number that JSON would round goes as text."""
+    return str(value) if type(value) is int and abs(value) > MAX_SAFE_INTEGER else value
 
 
 def _columns(what: str, given: object) -> dict[str, list[Any]]:
@@ -433,13 +439,14 @@ def _why_of(told: Mapping[str, Any]) -> Why:
     return Why(**{**_known(Why, told), "at": None if told.get("at") is None else from_rfc3339(told["at"])})
 
 
-def _features(told: Mapping[str, Any]) -> Features:
+def _features(told: Mapping[str, Any], given: Mapping[str, list[Any]]) -> Features:
     times = {
         name: [None if one is None else from_rfc3339(one) for one in column]
         for name, column in told["event_timestamps"].items()
     }
     degraded, stale = tuple(told.get("degraded", ())), tuple(told.get("stale", ()))
-    return Features(told["release"], told["columns"], told["statuses"], times, degraded, stale)
+    columns = told["columns"] | {name: column for name, column in given.items() if name in told["columns"]}
+    return Features(told["release"], columns, told["statuses"], times, degraded, stale)
 
 
 def _context_of(told: Mapping[str, Any]) -> Context:

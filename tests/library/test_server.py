@@ -181,6 +181,31 @@ def test_when_one_row_is_bad_every_bad_one_is_named_and_none_is_stored(http):
     assert features(http, ["orders:total"], {"order_id": [11]}).json()["statuses"]["orders:total"] == ["NOT_FOUND"]
 
 
+def test_a_key_that_json_would_round_is_read_as_text(http):
+    huge, near = 2**60 + 1, 2**60
+    http.post("/v1/push", json={"view": "orders", "rows": [order(huge, total=1), order(near, total=2)]})
+
+    told = features(http, ["orders:total"], {"order_id": [str(huge), str(near), 7, "7", "-3"]}).json()
+    assert told["columns"] == {
+        "order_id": [str(huge), str(near), 7, 7, -3],
+        "orders:total": ["1", "2", None, None, None],
+    }
+
+    refused = features(http, ["orders:total"], {"order_id": [huge]})
+    assert (refused.status_code, "write it as text" in refused.json()["detail"]) == (422, True)
+    for text in ("007", "1.0", "seven", " 7", "9" * 5_000, "", "\u0667"):
+        assert features(http, ["orders:total"], {"order_id": [text]}).status_code == 422, text
+
+
+def test_the_client_reads_by_such_keys_and_gives_them_back_as_they_were_given(http, project):
+    huge = 2**62 + 1
+    with Client(str(http.base_url)) as client:
+        client.push("orders", [order(huge, total=3)])
+        found = client.online(["orders:total"], {"order_id": [huge, 5_555]})
+
+    assert found.columns == {"order_id": [huge, 5_555], "orders:total": ["3", None]}
+
+
 def test_wide_integers_travel_as_text(http):
     huge = 2**62 + 1
     http.post("/v1/push", json={"view": "orders", "rows": [order(21, total=str(huge))]})

@@ -28,6 +28,7 @@ _READ = frozenset({"features", "entities", "inputs", "service", "release"})
 _PUSH = frozenset({"view", "rows"})
 _VIEW = frozenset({"view"})
 _TEXTS = {str}
+_DIGITS = 20  # of a whole number of 64 bits, with its sign
 _MADE = tuple.__new__
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -96,7 +97,8 @@ def _refs(call: Call, values: Mapping[str, Any]) -> list[str]:
 
 
 def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
-    """The join keys, one list a key: text, or whole numbers that JSON does not round."""
+    """The join keys, one list a key: text, or whole numbers, of which those that JSON rounds are written as text."""
+    whole = call.serving.whole_keys
     for name, column in entities.items():
         if type(column) is not list:
             message = f"entities.{name} is no list; give one value for each row"
@@ -106,15 +108,26 @@ def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
             message = f"entities.{name} has {len(column):,} rows; at most {most:,} at a time"
             raise RequestError(message)
         kinds = {*map(type, column)}
-        if kinds == _TEXTS:
+        if kinds == _TEXTS and name not in whole:
             continue
         if kinds - {str, int}:
             message = f"entities.{name} has a value that is neither text nor a whole number"
             raise RequestError(message)
         if any(type(one) is int and abs(one) > MAX_SAFE_INTEGER for one in column):
-            message = f"entities.{name} has a number beyond 2^53 - 1, where JSON loses digits"
+            message = f"entities.{name} has a number beyond 2^53 - 1, where JSON loses digits; write it as text"
             raise RequestError(message)
+        if str in kinds and name in whole:
+            entities[name] = [*map(_whole, column)]
     return entities
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 - whatever a column has
+    """A whole number that is written as text, as a number; anything else as it is."""
+    try:
+        found = int(value) if type(value) is str and len(value) <= _DIGITS else None
+    except ValueError:
+        return value
+    return value if found is None or str(found) != value else found
 
 
 def _read(call: Call, live: Live, asked: _Asked, fetch: Fetch | None = None) -> Answer:
