@@ -93,6 +93,15 @@ def test_a_service_and_on_demand_features_are_answered(http):
     assert told["columns"]["personalized:personalized_context"] == ["Give a technical deep dive on: refunds"]
 
 
+def test_without_features_of_its_own_a_request_is_for_those_of_the_service(http, project):
+    asked = {"entities": {"user_id": ["u2"]}, "service": "assistant", "inputs": {"query_text": ["refunds"]}}
+    with Client(str(http.base_url)) as client:
+        told = [one.online(None, **asked).columns for one in (project.store, client)]
+
+    assert told[0] == told[1]
+    assert "user_profile:expertise_level" in told[0]
+
+
 def test_a_pinned_view_version_keeps_its_name(http):
     told = features(http, ["user_profile@1:account_age_days"], {"user_id": ["u7"]}).json()
 
