@@ -32,14 +32,6 @@ class Catalog:
         latest = {name: self.views[name, version] for name, version in sorted(self.views)}
         object.__setattr__(self, "latest", MappingProxyType(latest))
 
-    @property
-    def whole_keys(self) -> frozenset[str]:
-        """The names of keys that are whole numbers in every view."""
-        keys = [pair for view in self.views.values() for pair in zip(view.entity.keys, view.entity.types, strict=True)]
-        return frozenset(name for name, kind in keys if kind == "integer") - {
-            name for name, kind in keys if kind == "string"
-        }
-
     def view(self, name: str, version: int | None = None) -> FeatureView:
         """The view of that name; without a version the highest."""
         if version is None and name in self.latest:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -21,6 +22,7 @@ import httpx
 
 from lodestore import errors
 from lodestore.errors import InvalidRowsError, LodestoreError, RefusedError, RequestError, UnavailableError
+from lodestore.frames import is_columnar, offered
 from lodestore.spec import FeatureRef
 from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, is_missing, json_value, rfc3339
 
@@ -337,7 +339,10 @@ def _online(
 
 def _as_key(value: object) -> object:
     """A whole number that JSON would round goes as text."""
-    return str(value) if type(value) is int and abs(value) > MAX_SAFE_INTEGER else value
+    if isinstance(value, str | bool) or not hasattr(value, "__index__"):
+        return value
+    whole = index(value)
+    return str(whole) if abs(whole) > MAX_SAFE_INTEGER else whole
 
 
 def _columns(what: str, given: object) -> dict[str, list[Any]]:
@@ -363,26 +368,34 @@ def _pushed(told: Any) -> Pushed:  # noqa: ANN401 - JSON
 
 
 def _push(view: str, rows: Rows) -> _Request[Pushed]:
-    if hasattr(rows, "__arrow_c_stream__"):  # an Arrow table, a data frame
-        path = f"/v1/push?view={quote(str(view), safe='')}"
-        return _Request("POST", path, _pushed, _as_stream(view, rows), safe=False, media=_ARROW)
-    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-        message = f"{view}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}]"
+    if isinstance(rows, str | bytes | Mapping) or not (isinstance(rows, Iterable) or is_columnar(rows)):
+        message = f"{view}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}], or a table"
         raise RequestError(message)
-    given = [_row(one) if isinstance(one, Mapping) else one for one in rows]
+    table = offered(view, rows) if is_columnar(rows) else rows
+    if is_columnar(table):
+        path = f"/v1/push?view={quote(str(view), safe='')}"
+        return _Request("POST", path, _pushed, _as_stream(table), safe=False, media=_ARROW)
+    given = [_row(number, one) if isinstance(one, Mapping) else one for number, one in enumerate(table, start=1)]
     return _Request("POST", "/v1/push", _pushed, {"view": view, "rows": given}, safe=False)
 
 
-def _row(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if is_missing(value) else value for name, value in given.items()}
+def _row(number: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    row, name = {}, ""
+    try:
+        for name, value in given.items():
+            row[name] = value if type(value) is str else _plain(value)
+    except (TypeError, RecursionError) as error:
+        message = (
+            f"/v1/push: what is sent cannot be JSON: {error} (row {number}: {name}); leave the value out, or mend it"
+        )
+        raise RequestError(message) from error
+    return row
 
 
-def _as_stream(view: str, rows: object) -> bytes:
+def _as_stream(table: Any) -> bytes:  # noqa: ANN401 - an Arrow table
     import pyarrow as pa
 
-    from lodestore.rows import table_of
-
-    table, sink = table_of(view, rows), pa.BufferOutputStream()
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return bytes(sink.getvalue())
@@ -486,10 +499,10 @@ _RELEASE: _Request[Release] = _Request("GET", "/v1/release", _release)
 
 
 def _by_code(kind: type[LodestoreError]) -> dict[str, type[LodestoreError]]:
-    found = {kind.code: kind}
+    found: dict[str, type[LodestoreError]] = {}
     for one in kind.__subclasses__():
         found |= _by_code(one)
-    return found
+    return found | {kind.code: kind}  # of classes that share a code it is the most general one
 
 
 _ERRORS = _by_code(errors.LodestoreError)

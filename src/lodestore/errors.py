@@ -349,6 +349,8 @@ class StoreError(LodestoreError, RuntimeError):
 class ReadingGoneError(StoreError):
     """The files of a table's version that is being read were taken away; the table has to be opened anew."""
 
+    code = "reading-gone"
+
 
 class StoreBusyError(StoreError, TimeoutError):
     """Another process is writing."""

@@ -480,6 +480,10 @@ class Features:
             wide=plan.wide,
         )
 
+    def whole_keys(self, refs: Sequence[str | FeatureRef], *, release: int = 0) -> frozenset[str]:
+        """The keys that are whole numbers in all views that these references read."""
+        return self._plan_of(refs, release).whole_keys
+
     def wanted(
         self, refs: Sequence[str | FeatureRef], entities: Mapping[str, Sequence[str | int]], *, release: int = 0
     ) -> dict[str, list[bytes]]:

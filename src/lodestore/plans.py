@@ -62,7 +62,10 @@ class Alone(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What has to be read and computed for a list of references, and where each one's answer then is."""
+    """What has to be read and computed for a list of references, and where each one's answer then is.
+
+    `whole_keys` are those that every view which is read has as whole numbers.
+    """
 
     outputs: tuple[tuple[str, str], ...]
     groups: tuple[Group, ...]
@@ -73,6 +76,7 @@ class Plan:
     wide: frozenset[str]
     known_keys: frozenset[str]
     known_inputs: frozenset[str]
+    whole_keys: frozenset[str]
     alone: Alone | None = None
 
 
@@ -99,8 +103,14 @@ def plan_of(catalog: Catalog, refs: Sequence[str | FeatureRef], release: Release
     known_inputs = frozenset(["query_text", *(name for view in catalog.on_demand.values() for name in view.inputs)])
     return Plan(
         tuple(outputs), groups, vectors, tuple(made.values()), keys, clocks, frozenset(wide),
-        known_keys, known_inputs, None if vectors or made else _alone(groups, wanted),
+        known_keys, known_inputs, _whole_keys(views.values()), None if vectors or made else _alone(groups, wanted),
     )  # fmt: skip
+
+
+def _whole_keys(views: Iterable[FeatureView]) -> frozenset[str]:
+    """The keys that are whole numbers in all of these views that have them."""
+    keys = [pair for view in views for pair in zip(view.entity.keys, view.entity.types, strict=True)]
+    return frozenset(key for key, kind in keys if kind == "integer") - {key for key, kind in keys if kind == "string"}
 
 
 def _alone(groups: tuple[Group, ...], wanted: Sequence[FeatureRef]) -> Alone | None:

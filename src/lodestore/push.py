@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from lodestore.bulk import as_binary, pieces, undisturbed
 from lodestore.errors import InvalidRowsError, RequestError, UnavailableError
+from lodestore.frames import is_columnar, offered
 from lodestore.models import EmbeddingVersion
 from lodestore.moments import micros_of
 from lodestore.online import BATCH_ROWS, Key, OnlineRow, OnlineStore, Written, encode_key_columns
 from lodestore.payloads import encode_batch, encode_payload, encode_rows
-from lodestore.rows import Problem, check_table, check_values, rows_of, table_of
+from lodestore.rows import Problem, check_table, check_values, rows_of
 from lodestore.spaces import Vector, check_vectors, identified, namespace
 from lodestore.spec import FeatureView
 
@@ -46,13 +47,12 @@ def push(
     `{"version": "minilm@1", "vector": [...]}`; `versions` tells the registered ones.
     """
     if type(rows) is not list and (
-        isinstance(rows, str | bytes | Mapping)
-        or not (isinstance(rows, Iterable) or hasattr(rows, "__arrow_c_stream__"))
+        isinstance(rows, str | bytes | Mapping) or not (isinstance(rows, Iterable) or is_columnar(rows))
     ):
         message = f"{view.name}: rows are a {type(rows).__name__}; give a list of rows, such as [{{...}}], or a table"
         raise RequestError(message)
-    if not isinstance(rows, pa.Table) and hasattr(rows, "__arrow_c_stream__"):
-        rows = table_of(view.name, rows)
+    if not isinstance(rows, pa.Table) and is_columnar(rows):
+        rows = offered(view.name, rows)
     with undisturbed():
         return _push(view, rows, online, now, versions)
 

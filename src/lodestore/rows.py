@@ -35,7 +35,6 @@ __all__ = [
     "check_values",
     "checked_rows",
     "rows_of",
-    "table_of",
 ]
 
 # Clocks of sources differ a little; beyond this an event's time is a mistake.
@@ -168,17 +167,6 @@ def _sorted_out(
     if bad:
         columns = {name: [one for at, one in enumerate(all_) if at not in bad] for name, all_ in columns.items()}
     return columns, tuple(Problem(place + 1, what) for place in sorted(bad) for what in faults[place])
-
-
-def table_of(what: str, rows: object) -> pa.Table:
-    """A data frame, without its index, or whatever else has Arrow columns, as an Arrow table."""
-    try:
-        if type(rows).__name__ == "DataFrame" and hasattr(rows, "iloc"):
-            return pa.Table.from_pandas(rows, preserve_index=False)
-        return rows if isinstance(rows, pa.Table) else pa.table(rows)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        message = f"{what}: the rows cannot be an Arrow table: {error}; give each column values of one type"
-        raise RequestError(message) from error
 
 
 def check_table(view: FeatureView, table: pa.Table, *, now: datetime) -> CheckedRows:
@@ -551,6 +539,9 @@ def _reader(feature: Feature, *, untyped: bool) -> _Reader:
 def _integer(value: object, *, wide: bool, texts: bool) -> int:
     if type(value) is int:
         number = value
+    elif isinstance(value, float) and value.is_integer() and abs(value) > MAX_SAFE_INTEGER:
+        message = f"{_brief(value)} is a float beyond 2^53 - 1, which has lost digits; give a whole number"
+        raise _WrongError(message)
     elif (isinstance(value, str) and texts and _DIGITS.fullmatch(value.strip())) or (
         isinstance(value, float) and value.is_integer()
     ):
@@ -623,9 +614,10 @@ def _struct(value: object, *, fits: Callable[[object], None]) -> str:
         message = f"{type(value).__name__} is no JSON object"
         raise _WrongError(message)
     try:
-        stored = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME, default=json_value).decode()
-        fits(value)
-    except (orjson.JSONEncodeError, RequestError, RecursionError) as error:
+        told = json_value(value)
+        stored = orjson.dumps(told).decode()
+        fits(told)
+    except (orjson.JSONEncodeError, RequestError, TypeError, RecursionError) as error:
         message = f"an object that JSON cannot hold: {error}"
         raise _WrongError(message) from None
     return stored

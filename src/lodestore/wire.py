@@ -7,9 +7,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePath
 from uuid import UUID
 
@@ -93,6 +94,7 @@ def span(delta: timedelta) -> str:
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _MISSING = frozenset({"NAType", "NaTType"})
+_UNCLEAR = frozenset("MmSV")  # NumPy's moments, spans and bytes: their plain values have no zone, no unit or no meaning
 
 
 def is_missing(value: object) -> bool:
@@ -101,7 +103,7 @@ def is_missing(value: object) -> bool:
     >>> is_missing(float("nan")), is_missing(None), is_missing("")
     (True, False, False)
     """
-    return type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
+    return type(value).__name__ in _MISSING or (isinstance(value, float | Decimal) and math.isnan(value))
 
 
 def jsonable(value: object) -> object:
@@ -129,19 +131,67 @@ def jsonable(value: object) -> object:
 
 
 # What is written as text and means the same.
-_TEXTUAL = (Enum, UUID, Decimal, PurePath, date, timedelta)
+_TEXTUAL = (UUID, PurePath, time, IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 
 
 def json_value(value: object) -> object:
-    """`jsonable` for a value that somebody gives: what only Python knows is a TypeError, and not its text or its bytes.
+    """`jsonable` for a value that somebody gives: what JSON has no word for is a TypeError, also deep inside, and not its text.
 
-    >>> json_value(Decimal("1.5"))
-    '1.5'
+    NaN, NaT and NA are null; an infinite number, a moment without a zone (`RequestError`), a key that is no text, bytes
+    and objects of unknown classes are refused.
+
+    >>> json_value({"a": (Decimal("1.5"), float("nan"))})
+    {'a': ['1.5', None]}
     """
-    told = jsonable(value)
-    only_shown = isinstance(told, str) and not (isinstance(value, (str, *_TEXTUAL)) or hasattr(value, "tolist"))
-    if only_shown or isinstance(value, bytes | bytearray | memoryview):
-        message = f"a value of type {type(value).__name__} is none that JSON has"
+    if type(value) in _PLAIN:
+        return value
+    if is_missing(value):
+        return None
+    match value:
+        case Enum():
+            return json_value(value.value)
+        case bool() | str() | int():
+            return value
+        case float() | Decimal():
+            return _finite(value)
+        case Mapping():
+            return {_key(name): json_value(one) for name, one in value.items()}
+        case list() | tuple():
+            return [json_value(one) for one in value]
+        case set() | frozenset():
+            return sorted((json_value(one) for one in value), key=canonical)
+        case _:
+            return _object_given(value)
+
+
+def _object_given(value: object) -> object:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, date | timedelta):
+        return _time(value)
+    if isinstance(value, _TEXTUAL):
+        return str(value)
+    if hasattr(value, "to_json"):
+        return json_value(value.to_json())
+    if is_dataclass(value) and not isinstance(value, type):
+        return json_value({one.name: getattr(value, one.name) for one in fields(value)})
+    if hasattr(value, "tolist") and hasattr(value, "dtype") and value.dtype.kind not in _UNCLEAR:
+        return json_value(value.tolist())
+    message = f"a value of type {type(value).__name__} is none that JSON has"
+    raise TypeError(message)
+
+
+def _finite(value: float | Decimal) -> float | str:
+    if not math.isfinite(value):
+        message = f"{value} is no finite number"
+        raise TypeError(message)
+    return value if isinstance(value, float) else str(value)
+
+
+def _key(name: object) -> str:
+    told = name.value if isinstance(name, Enum) else name
+    if not isinstance(told, str):
+        message = f"the key {_brief(name)} is no text"
         raise TypeError(message)
     return told
 

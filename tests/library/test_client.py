@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from lodestore import client, context, retrieval, why
+from lodestore import client as client_module
 from lodestore.client import AsyncClient, Client, Features, SearchResult
 from lodestore.errors import (
     FingerprintError,
@@ -24,6 +25,7 @@ from lodestore.errors import (
     LodestoreError,
     RefusedError,
     RequestError,
+    StoreError,
     UnavailableError,
     UnknownViewError,
 )
@@ -129,7 +131,45 @@ def test_what_pandas_calls_absent_is_pushed_as_null(absent):
     assert told == {"order_id": 1, "event_timestamp": "2026-01-02T00:00:00Z", "total": None}
 
 
-@pytest.mark.parametrize("value", [object(), 1j, b"bytes", lambda: 1], ids=lambda one: type(one).__name__)
+def test_objects_in_a_data_frame_are_pushed_as_they_are():
+    server = Server(httpx.Response(200, json=TAKEN))
+    with server.client() as client:
+        client.push(
+            "orders", pd.DataFrame([{"order_id": 1, "s": {"a": 1}}, {"order_id": 2, "s": {"b": [float("nan")]}}])
+        )
+
+    assert json.loads(server.requests[0].content)["rows"] == [
+        {"order_id": 1, "s": {"a": 1}},
+        {"order_id": 2, "s": {"b": [None]}},
+    ]
+
+
+@pytest.mark.parametrize("column", [np.array([2**60 + 1, 5]), pd.Series([2**60 + 1, 5], dtype="Int64"), [2**60 + 1, 5]])
+def test_keys_that_json_would_round_are_asked_for_as_text(column):
+    told = {"release": 1, "columns": {"order_id": [str(2**60 + 1), 5]}, "statuses": {}, "event_timestamps": {}}
+    server = Server(httpx.Response(200, json=told))
+    with server.client() as client:
+        found = client.online(["orders:total"], {"order_id": column, "name": ["x"]})
+
+    assert json.loads(server.requests[0].content)["entities"] == {"order_id": [str(2**60 + 1), 5], "name": ["x"]}
+    assert list(found.columns["order_id"]) == list(column)
+
+
+def test_each_kind_of_error_has_a_code_of_its_own():
+    kinds, codes = [LodestoreError], {}
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.__module__ == "lodestore.errors" and "code" in vars(kind):
+            assert codes.setdefault(kind.code, kind) is kind
+    assert client_module._ERRORS["store"] is StoreError
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), 1j, b"bytes", {"deep": [object()]}, {object()}, float("inf"), lambda: 1],
+    ids=lambda one: type(one).__name__,
+)
 def test_a_value_that_only_python_knows_is_not_pushed_as_some_text(value):
     server = Server()
     with server.client() as client, pytest.raises(RequestError, match=r"row 2: total"):
@@ -225,7 +265,7 @@ def test_what_json_cannot_hold_is_not_sent():
     server = Server(httpx.Response(200, json={"accepted": 1, "duplicates": 0, "late": 0}))
 
     with server.client() as client:
-        for value in (float("inf"), [float("nan")], moment):
+        for value in (float("inf"), [float("-inf")], moment):
             with pytest.raises(RequestError):
                 client.push("orders", [{"total": value}])
         assert server.requests == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from datetime import timedelta
 
 import numpy as np
@@ -159,12 +160,43 @@ def test_a_vector_of_another_length_is_told_as_such(store):
             search(store, TABLE, "word1", np.ones(3, np.float32), k=5, mode=mode)
 
 
-def test_a_reading_that_failed_is_not_kept(tmp_path):
+def test_a_reading_whose_files_are_gone_is_not_kept_and_a_bad_question_costs_none(tmp_path):
     store = filled(tmp_path, index_from=10**9)
-    first = store.reading(TABLE)
+    first, ones = store.reading(TABLE), np.ones(DIMENSION, np.float32)
     with pytest.raises(DimensionError):
         first.nearest(np.ones(3, np.float32), 1)
-    assert store.reading(TABLE) is not first
+    with pytest.raises(StoreError, match="nosuch") as told:
+        first.nearest(ones, 1, where="nosuch = 1")
+    assert store.reading(TABLE) is first
+    assert told.value.__cause__ is not told.value
+
+    shutil.rmtree(tmp_path / f"{TABLE}.lance")
+    for look in (
+        lambda: first.nearest(ones, 5),
+        lambda: first.take([0], ["text"]),
+        lambda: first.matching("nobody", 5),
+    ):
+        with pytest.raises(ReadingGoneError):
+            look()
+    with pytest.raises(StoreError, match=r"not in the store|not found"):
+        store.reading(TABLE).nearest(ones, 1)
+
+
+def test_a_look_that_was_overtaken_by_a_change_is_not_kept(tmp_path, monkeypatch):
+    filled(tmp_path, index_from=10**9)
+    store, vector = LanceStore(str(tmp_path), consistency=timedelta(hours=1)), np.full(DIMENSION, 3.0, np.float32)
+    looked, made = store._reading, []
+
+    def slow(*given):
+        found = looked(*given)
+        if not made:
+            made.append(found)
+            store.append(TABLE, like(vector, "new"))
+        return found
+
+    monkeypatch.setattr(store, "_reading", slow)
+    store.reading(TABLE)
+    assert search(store, TABLE, "x", vector, k=1, mode="vector")[0].chunk_id == "new"
 
 
 def test_what_was_written_here_is_found_at_once_however_old_a_look_may_be(tmp_path):

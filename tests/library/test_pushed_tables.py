@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from lodestore.models import EmbeddingVersion
 from lodestore.online import OnlineStore, Written
 from lodestore.payloads import decode_payload
 from lodestore.push import push
-from lodestore.spec import Entity, FeatureView, boolean, category, embedding, integer, number, text, timestamp
+from lodestore.spec import Entity, FeatureView, boolean, category, embedding, integer, number, struct, text, timestamp
 from lodestore.testing import MemoryOnlineStore, MemoryStore
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -198,6 +199,28 @@ def test_a_data_frame_whose_columns_are_of_many_types_is_refused():
     frame = pd.DataFrame({"user_id": ["u1", 2], "event_timestamp": [NOW, NOW]})
     with pytest.raises(RequestError, match=r"cannot be an Arrow table.*values of one type"):
         push(BY_TEXT, frame, MemoryOnlineStore(), now=NOW)
+
+
+def test_objects_in_a_data_frame_keep_their_own_keys():
+    view = FeatureView("p", entity=Entity("user", key="user_id"), features={"s": struct()})
+    rows = [
+        {"user_id": f"u{n}", "event_timestamp": NOW, "s": one} for n, one in enumerate([{"a": 1}, {"b": 2.5}, None])
+    ]
+    store = MemoryOnlineStore()
+
+    assert push(view, rows, store, now=NOW) == Written(accepted=3)
+    assert push(view, pd.DataFrame(rows), store, now=NOW) == Written(duplicates=3)
+    found = [decode_payload(one.payload)["s"] for one in store.read(view.namespace, [("u0",), ("u1",)])]
+    assert [json.loads(one) if isinstance(one, str) else one for one in found] == [{"a": 1}, {"b": 2.5}]
+
+
+@pytest.mark.parametrize("column", [[2**70, 1], [2.0**60, None]], ids=["beyond 64 bits", "made floats by pandas"])
+def test_whole_numbers_of_a_data_frame_that_cannot_be_are_refused(column):
+    view = FeatureView("p", entity=Entity("user", key="user_id"), features={"n": integer(wide=True)})
+    frame = pd.DataFrame({"user_id": ["u1", "u2"], "event_timestamp": [NOW, NOW], "n": column})
+
+    with pytest.raises((RequestError, InvalidRowsError), match=r"values of one type|beyond 2"):
+        push(view, frame, MemoryOnlineStore(), now=NOW)
 
 
 @pytest.mark.parametrize(

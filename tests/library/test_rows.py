@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import time as time_of_day
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -92,6 +95,12 @@ def stored(feature: Feature, value: object, *, untyped: bool = False) -> object:
         (struct(), '{"a": "é"}', '{"a":"é"}'),
         (struct(), {"at": datetime(2026, 1, 1, tzinfo=UTC)}, '{"at":"2026-01-01T00:00:00Z"}'),
         (struct(SCHEMA), {"n": 1}, '{"n":1}'),
+        (
+            struct(),
+            {"a": Decimal("NaN"), "b": pd.NA, "c": {2, 1}, "d": np.arange(2)},
+            '{"a":null,"b":null,"c":[1,2],"d":[0,1]}',
+        ),
+        (struct(), {"at": time_of_day(12, 30), "on": date(2026, 1, 2)}, '{"at":"12:30:00","on":"2026-01-02"}'),
         (list_of(integer()), [1, None], [1, None]),
         (list_of(text()), ("a",), ["a"]),
         (list_of(number()), np.array([1.5, 2.5]), [1.5, 2.5]),
@@ -148,8 +157,16 @@ def test_nothing_and_nan_are_null_for_every_kind(feature: Feature, value: object
         (struct(), [1], "list is no JSON object"),
         (struct(), {"n": 2**70}, "JSON cannot hold"),
         (struct(), {1: 2}, "JSON cannot hold"),
-        (struct(), {"a": object()}, "not JSON serializable: object"),
-        (struct(), {"a": b"bytes"}, "not JSON serializable: bytes"),
+        (struct(), {"a": object()}, "a value of type object is none that JSON has"),
+        (struct(), {"a": b"bytes"}, "a value of type bytes is none"),
+        (struct(), {"a": {object()}}, "a value of type object is none"),
+        (struct(), {"a": MappingProxyType({"b": [np.datetime64("2026-01-01", "ns")]})}, "a value of type datetime64"),
+        (struct(), {"a": np.array([b"ab"])}, "a value of type ndarray is none"),
+        (struct(), {"a": math.inf}, "inf is no finite number"),
+        (struct(), {"a": Decimal("-Infinity")}, "no finite number"),
+        (struct(), {"a": datetime(2026, 1, 1)}, "no time zone"),  # noqa: DTZ001 - that it has none is the point
+        (struct(SCHEMA), {"n": Decimal("1.5")}, "is not of type"),
+        (integer(wide=True), 2.0**60, "a float beyond 2^53"),
         (struct(), {"x": "\ud800"}, "JSON cannot hold"),
         (struct(SCHEMA), {"n": "one"}, "does not fit its schema"),
         (struct(SCHEMA), {}, "'n' is a required property"),

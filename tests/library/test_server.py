@@ -202,6 +202,8 @@ def test_a_key_that_json_would_round_is_read_as_text(http):
 
     refused = features(http, ["orders:total"], {"order_id": [huge]})
     assert (refused.status_code, "write it as text" in refused.json()["detail"]) == (422, True)
+    # A key of the same name may be text elsewhere: the views that are asked decide.
+    assert features(http, ["user_profile:account_age_days"], {"user_id": ["7"]}).json()["columns"]["user_id"] == ["7"]
     for text in ("007", "1.0", "seven", " 7", "9" * 5_000, "", "\u0667"):
         assert features(http, ["orders:total"], {"order_id": [text]}).status_code == 422, text
 
@@ -481,6 +483,14 @@ def test_requests_are_logged_as_json_with_their_id_and_without_their_values(proj
     assert found["endpoint"] == "/v1/search"
     for value in ("u4", "private", "secret"):
         assert value not in json.dumps(lines[-2:])
+
+
+@pytest.mark.parametrize("message", ["plain", "half a pair \udce9", "two\nlines"])
+def test_whatever_is_logged_is_one_line_of_json(message):
+    line = JsonLines().format(logging.makeLogRecord({"name": "uvicorn.error", "levelname": "INFO", "msg": message}))
+
+    assert "\n" not in line
+    assert json.loads(line)["message"] == message
 
 
 def test_each_request_is_a_span_of_the_callers_trace_without_its_values(project):

@@ -195,6 +195,7 @@ class LanceStore:
         self._worded: set[str] = set()
         self._readings: dict[str, tuple[float, Any, LanceReading]] = {}
         self._seen: dict[str, int] = {}
+        self._changes: dict[str, int] = {}
         self._session: Any = None
         self._connection: Any = None
 
@@ -245,7 +246,12 @@ class LanceStore:
                     return self._once(name, work, absent)
         finally:
             if act not in _LOOKS:
-                self._readings.pop(name, None)  # what was changed here is seen at once, whatever `consistency` says
+                self._changed(name)
+
+    def _changed(self, name: str) -> None:
+        """What is there now is seen by the next reading, whatever `consistency` says, and none that is being opened is kept."""
+        self._changes[name] = self._changes.get(name, 0) + 1
+        self._readings.pop(name, None)
 
     def _once(self, name: str, work: Callable[[Any], _T], absent: Callable[[], _T] | None) -> _T:
         handle = self._open(name)
@@ -259,7 +265,7 @@ class LanceStore:
     def _let_go(self, name: str) -> None:
         self._handles.pop(name, None)
         self._worded.discard(name)
-        self._readings.pop(name, None)
+        self._changed(name)
         self._seen.pop(name, None)
 
     # -- tables
@@ -370,6 +376,7 @@ class LanceStore:
         if name in self.names(name):
             with _telling(f"table {name} cannot be dropped", self.uri):
                 self._db.drop_table(name, ignore_missing=True)
+        self._let_go(name)
 
     def compact(self, name: str, *, keep: timedelta | None = None) -> None:
         """Small pieces are merged and indexes cover every row; files of states older than `keep` are gone.
@@ -462,7 +469,7 @@ class LanceStore:
         """
 
         def current(handle: Any) -> LanceReading:  # noqa: ANN401
-            kept = self._readings.get(name)
+            changes, kept = self._changes.get(name, 0), self._readings.get(name)
             now = monotonic()
             fresh = kept is not None and now - kept[0] < self._consistency.total_seconds()
             if kept is not None and fresh and kept[2].version >= self._seen.get(name, 0):
@@ -473,7 +480,8 @@ class LanceStore:
                 found = self._reading(handle, name, dataset.checkout_version(newest))
             else:
                 found = kept[2]
-            self._readings[name] = (now, dataset, found)
+            if self._changes.get(name, 0) == changes:
+                self._readings[name] = (now, dataset, found)
             return found
 
         return self._on(name, "searched", current)
@@ -495,11 +503,13 @@ class LanceStore:
                 with _telling(f"table {name} cannot be searched", self.uri):
                     yield
             except StoreError as error:
-                # The next reading opens the table anew.
-                self._readings.pop(name, None)
                 if _GONE.search(str(error.__cause__)):
+                    self._changed(name)  # the next reading opens the table anew
                     raise ReadingGoneError(str(error)) from error
-                raise (_of_other_length(error, name) or error) from error
+                other = _of_other_length(error, name)
+                if other is not None:
+                    raise other from error
+                raise
 
         return LanceReading(
             dataset,

@@ -77,9 +77,9 @@ class LanceReading:
 
         So says the engine's search of several columns, too, which takes half as long again as a search of each.
         """
-        self._worded()
         best: dict[int, float] = {}
         with self._telling():
+            self._worded()
             for column in self._text_columns:
                 for place, score in self._by_words(query, column, k, where):
                     best[place] = max(score, best.get(place, score))

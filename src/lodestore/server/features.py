@@ -38,6 +38,7 @@ async def read_features(call: Call) -> Answer:
     asked, serving, live = _asked(call), call.serving, call.snapshot
     if asked.pinned:
         live = await serving.at(live, asked.release, search=False)
+    asked = _keyed(asked, live, call)
     if serving.on_loop and asked.is_small(call):
         return _read(call, live, asked)
     gathering, generation = serving.gathering, live.release.generation
@@ -51,8 +52,8 @@ async def read_features(call: Call) -> Answer:
 
 def read_at_once(call: Call) -> Answer | None:
     """The same where nothing has to be waited for: few values, by the live release, from an online store of this machine."""
-    asked = _asked(call)
-    return None if asked.pinned or not asked.is_small(call) else _read(call, call.snapshot, asked)
+    asked, live = _asked(call), call.snapshot
+    return None if asked.pinned or not asked.is_small(call) else _read(call, live, _keyed(asked, live, call))
 
 
 class _Asked(NamedTuple):
@@ -97,8 +98,7 @@ def _refs(call: Call, values: Mapping[str, Any]) -> list[str]:
 
 
 def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
-    """The join keys, one list a key: text, or whole numbers, of which those that JSON rounds are written as text."""
-    whole = call.serving.whole_keys
+    """The join keys, one list a key: text or whole numbers."""
     for name, column in entities.items():
         if type(column) is not list:
             message = f"entities.{name} is no list; give one value for each row"
@@ -108,7 +108,7 @@ def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
             message = f"entities.{name} has {len(column):,} rows; at most {most:,} at a time"
             raise RequestError(message)
         kinds = {*map(type, column)}
-        if kinds == _TEXTS and name not in whole:
+        if kinds == _TEXTS:
             continue
         if kinds - {str, int}:
             message = f"entities.{name} has a value that is neither text nor a whole number"
@@ -116,9 +116,16 @@ def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
         if any(type(one) is int and abs(one) > MAX_SAFE_INTEGER for one in column):
             message = f"entities.{name} has a number beyond 2^53 - 1, where JSON loses digits; write it as text"
             raise RequestError(message)
-        if str in kinds and name in whole:
-            entities[name] = [*map(_whole, column)]
     return entities
+
+
+def _keyed(asked: _Asked, live: Live, call: Call) -> _Asked:
+    """The same with numbers as keys where the views have such and the request has text: JSON would round them."""
+    entities = asked.entities
+    for name in call.serving.features.whole_keys(asked.refs, release=live.release.generation):
+        if name in entities and str in {*map(type, entities[name])}:
+            entities = {**entities, name: [*map(_whole, entities[name])]}
+    return asked if entities is asked.entities else asked._replace(entities=entities)
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 - whatever a column has

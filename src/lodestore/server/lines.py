@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -38,7 +39,10 @@ class JsonLines(logging.Formatter):
         told |= {"message": record.getMessage()} if request is None else request
         if record.exc_info:
             told["error"] = self.formatException(record.exc_info)
-        return orjson.dumps(told, default=str).decode()
+        try:
+            return orjson.dumps(told, default=str).decode()
+        except TypeError:  # a file name that is not UTF-8, half a surrogate pair
+            return json.dumps(told, default=str)
 
 
 def speak() -> None:

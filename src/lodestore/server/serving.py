@@ -112,7 +112,6 @@ class Serving:
             catalog, offline, online, logs, project.clock, locks=project.locks, journal_limit=limit
         )
         self.on_loop = project.settings.online.url == "lmdb"
-        self.whole_keys = catalog.whole_keys
         # A store on a server is asked once for what many requests want.
         self.gathering = None if self.on_loop else Gathering(online, self.reading, self.metrics)
         self._recall(offline)
