@@ -194,17 +194,15 @@ def test_a_key_that_json_would_round_is_read_as_text(http):
     huge, near = 2**60 + 1, 2**60
     http.post("/v1/push", json={"view": "orders", "rows": [order(huge, total=1), order(near, total=2)]})
 
-    told = features(http, ["orders:total"], {"order_id": [str(huge), str(near), 7, "7", "-3"]}).json()
-    assert told["columns"] == {
-        "order_id": [str(huge), str(near), 7, 7, -3],
-        "orders:total": ["1", "2", None, None, None],
-    }
+    told = features(http, ["orders:total"], {"order_id": [str(huge), str(near), 7, str(-huge)]}).json()
+    assert told["columns"]["order_id"] == [str(huge), str(near), 7, str(-huge)]
+    assert told["columns"]["orders:total"] == ["1", "2", None, None]
 
     refused = features(http, ["orders:total"], {"order_id": [huge]})
     assert (refused.status_code, "write it as text" in refused.json()["detail"]) == (422, True)
     # A key of the same name may be text elsewhere: the views that are asked decide.
     assert features(http, ["user_profile:account_age_days"], {"user_id": ["7"]}).json()["columns"]["user_id"] == ["7"]
-    for text in ("007", "1.0", "seven", " 7", "9" * 5_000, "", "\u0667"):
+    for text in ("7", "007", "1.0", f"0{huge}", f"+{huge}", "seven", " 7", "9" * 5_000, "", "\u0667"):
         assert features(http, ["orders:total"], {"order_id": [text]}).status_code == 422, text
 
 

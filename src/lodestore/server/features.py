@@ -120,21 +120,21 @@ def _columns(entities: dict[str, Any], call: Call) -> dict[str, list[Any]]:
 
 
 def _keyed(asked: _Asked, live: Live, call: Call) -> _Asked:
-    """The same with numbers as keys where the views have such and the request has text: JSON would round them."""
+    """The same with numbers as keys where the views have such and the request has text, since JSON would round them."""
     entities = asked.entities
     for name in call.serving.features.whole_keys(asked.refs, release=live.release.generation):
         if name in entities and str in {*map(type, entities[name])}:
-            entities = {**entities, name: [*map(_whole, entities[name])]}
+            entities = {**entities, name: [*map(_rounded, entities[name])]}
     return asked if entities is asked.entities else asked._replace(entities=entities)
 
 
-def _whole(value: Any) -> Any:  # noqa: ANN401 - whatever a column has
-    """A whole number that is written as text, as a number; anything else as it is."""
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - whatever a column has
+    """A whole number that JSON would round, and that is written as text, as a number; anything else as it is."""
     try:
-        found = int(value) if type(value) is str and len(value) <= _DIGITS else None
+        found = int(value) if type(value) is str and len(value) <= _DIGITS else 0
     except ValueError:
         return value
-    return value if found is None or str(found) != value else found
+    return found if abs(found) > MAX_SAFE_INTEGER and str(found) == value else value
 
 
 def _read(call: Call, live: Live, asked: _Asked, fetch: Fetch | None = None) -> Answer:
