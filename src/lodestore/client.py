@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import date, datetime
+from datetime import datetime
 from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
@@ -24,7 +24,7 @@ from lodestore import errors
 from lodestore.errors import InvalidRowsError, LodestoreError, RefusedError, RequestError, UnavailableError
 from lodestore.frames import is_columnar, offered
 from lodestore.spec import FeatureRef
-from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, is_missing, json_value, rfc3339
+from lodestore.wire import MAX_SAFE_INTEGER, from_rfc3339, json_value, rfc3339
 
 if TYPE_CHECKING:
     from typing import Self
@@ -269,7 +269,7 @@ class _Request(Generic[_T]):
         except (ValueError, TypeError, RecursionError) as error:
             if isinstance(error, LodestoreError):
                 raise
-            message = f"{self.path}: what is sent cannot be JSON: {error}{_culprit(self.body.get('rows'))}"
+            message = f"{self.path}: what is sent cannot be JSON: {error}"
             raise RequestError(message) from error
 
     @property
@@ -277,28 +277,9 @@ class _Request(Generic[_T]):
         return {"content-type": self.media}
 
 
-def _culprit(rows: object) -> str:
-    """Which value of pushed rows it was."""
-    for number, row in enumerate(rows if isinstance(rows, list) else [], start=1):
-        for name, value in row.items() if isinstance(row, dict) else []:
-            try:
-                json.dumps(value, default=_plain, allow_nan=False)
-            except (ValueError, TypeError, RecursionError):
-                return f" (row {number}: {name}); leave the value out, or mend it"
-    return ""
-
-
 def _plain(value: object) -> object:
-    """What JSON has no word for; a moment without a zone is refused, and so is what only Python knows."""
-    if is_missing(value):
-        return None
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, FeatureRef):
-        return str(value)
-    return json_value(value)
+    """What JSON has no word for, in words that it has; what only Python knows is refused."""
+    return str(value) if isinstance(value, FeatureRef) else json_value(value)
 
 
 def _search(query: str | None, options: Mapping[str, Any]) -> _Request[SearchResult]:

@@ -84,10 +84,12 @@ class DirectProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is there as a whole."""
-        finished = self._finished() if self._answering is not None else None
-        if finished is None:
-            if self._answering is not None:
+        finished = None
+        if self._answering is not None:
+            finished = self._finished(self._answering)
+            if finished is None:
                 self._leave()
+        if finished is None:
             super().on_message_complete()
             return
         self._answering, self._answered = None, True
@@ -95,10 +97,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._outbox.add(self.transport, whole)
         self.on_response_complete()
 
-    def _finished(self) -> Finished | None:
-        answering = self._answering
-        if answering is None:
-            return None
+    def _finished(self, answering: AtOnce) -> Finished | None:
         try:
             return answering(self.scope, self._arrived)
         except Exception:  # noqa: BLE001 - the parser would take it for bad HTTP; the usual way answers, or fails as it does
