@@ -23,6 +23,7 @@ __all__ = [
     "dumps",
     "from_rfc3339",
     "is_missing",
+    "json_value",
     "jsonable",
     "rfc3339",
     "span",
