@@ -38,13 +38,12 @@ async def read_features(call: Call) -> Answer:
     asked, serving, live = _asked(call), call.serving, call.snapshot
     if asked.pinned:
         live = await serving.at(live, asked.release, search=False)
-    asked = _keyed(asked, live, call)
     if serving.on_loop and asked.is_small(call):
         return _read(call, live, asked)
     gathering, generation = serving.gathering, live.release.generation
     if gathering is not None and asked.cells <= serving.options.rows_on_loop:
         return await gathering.run(
-            lambda: serving.features.wanted(asked.refs, asked.entities, release=generation),
+            lambda: serving.features.wanted(asked.refs, _keyed(asked, live, call).entities, release=generation),
             lambda fetch: _read(call, live, asked, fetch),
         )
     return await serving.reading.run(lambda: _read(call, live, asked))
@@ -53,7 +52,7 @@ async def read_features(call: Call) -> Answer:
 def read_at_once(call: Call) -> Answer | None:
     """The same where nothing has to be waited for: few values, by the live release, from an online store of this machine."""
     asked, live = _asked(call), call.snapshot
-    return None if asked.pinned or not asked.is_small(call) else _read(call, live, _keyed(asked, live, call))
+    return None if asked.pinned or not asked.is_small(call) else _read(call, live, asked)
 
 
 class _Asked(NamedTuple):
@@ -142,7 +141,8 @@ def _read(call: Call, live: Live, asked: _Asked, fetch: Fetch | None = None) -> 
     if call.caller.filter is not None:
         _check_tenant(call, refs)
     generation = live.release.generation
-    found = features.online(refs, asked.entities, inputs=asked.inputs, release=generation, fetch=fetch)
+    entities = _keyed(asked, live, call).entities
+    found = features.online(refs, entities, inputs=asked.inputs, release=generation, fetch=fetch)
     call.view = _view_of(refs[0])
     degraded = serving.stale()
     if features.down:
