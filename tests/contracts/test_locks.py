@@ -15,6 +15,7 @@ import pytest
 
 from lodestore.errors import StoreBusyError, StoreError, StoreWriteError
 from lodestore.locks import Locks
+from tests.served import until
 
 HOLDER = """
 import sys
@@ -50,6 +51,23 @@ def test_who_waits_too_long_is_told_which_process_does_what(tmp_path):
 
         assert str(caught.value).startswith("ingesting: waited 0.1 s")
         assert f"process {other.pid} (cutting chunks)" in str(caught.value)
+
+
+def test_who_waits_for_long_is_told_meanwhile_for_whom(tmp_path, monkeypatch, caplog):
+    def work() -> None:
+        with Locks(tmp_path, wait=30).writer("ingesting"):
+            pass
+
+    monkeypatch.setattr("lodestore.locks._SILENT_SECONDS", 0.1)
+    with holder(tmp_path) as other, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(work)
+        until(lambda: caplog.messages)
+        assert not waiting.done()
+        other.communicate("done\n", timeout=30)
+        waiting.result(timeout=30)
+
+    told = f"ingesting waits, up to 30 s: process {other.pid} (cutting chunks) is writing to this store"
+    assert caplog.messages == [told]
 
 
 def test_who_waits_gets_the_lock_when_it_is_free(tmp_path):
