@@ -15,6 +15,7 @@ from lodestore.project import open_project
 from lodestore.settings import Settings
 from orchestration.acts import acts
 from orchestration.alerting import alert_sensors
+from orchestration.backing_up import backing_up
 from orchestration.draining import draining
 from orchestration.jobs import jobs
 from orchestration.maintaining import maintaining
@@ -58,9 +59,10 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
             *acts(),
             *baseline_jobs(),
             *maintaining(),
+            *backing_up(),
             *draining()[0],
         ],
-        schedules=schedules(settings.schedule),
+        schedules=schedules(settings.schedule, backups=bool(settings.backup.uri)),
         sensors=[*sensors(), *alert_sensors(settings.alerts.every_seconds), *draining()[1]],
         resources={"project": ProjectResource(path=path)},
     )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from lodestore import golden
+from lodestore.backup import NAME as BACKUP
 from lodestore.composer import check_filters
 from lodestore.context import ContextOptions
 from lodestore.errors import DeclarationError, LodestoreError, ModelError, SettingsError, UnknownNameError, nearest
@@ -190,6 +191,18 @@ def _upkeep(project: Project) -> Iterator[Finding]:
         yield Finding("maintenance_overdue", what, "note", "lodestore run maintain; the daemon does it every night")
 
 
+def _backups(project: Project) -> Iterator[Finding]:
+    """Where backups are wanted, the last one is not old."""
+    if not project.settings.backup.uri:
+        return
+    last = project.logs.last("audit", f"act = {quoted(BACKUP)}")
+    history = project.releases.history()
+    since = last["at"] if last is not None else history[0].at if history else project.clock()
+    if project.clock() - since > _UNKEPT:
+        what = f"no backup was made since {rfc3339(since)}, though [backup] uri names a place for them"
+        yield Finding("backup_overdue", what, "warning", "lodestore backup; the daemon does it every night")
+
+
 def _golden(project: Project) -> Iterator[Finding]:
     if not project.settings.golden:
         mend = (
@@ -255,6 +268,7 @@ _PROBES = (
     _checks,
     _daemon,
     _upkeep,
+    _backups,
     _golden,
     _templates,
     _context,

@@ -38,6 +38,7 @@ __all__ = [
     "BATCH_ROWS",
     "LONGEST",
     "SCHEMES",
+    "SERVER_NOTE",
     "STAMP",
     "JournalEntry",
     "Key",
@@ -75,6 +76,8 @@ BATCH_BYTES: Final = 1 << 20
 """The most that one transaction writes: with either limit it holds the writer lock for some 10 ms."""
 
 SCHEMES: Final = ("redis://", "rediss://", "valkey://", "valkeys://")
+# Under which name servers note release and keys beside the rows, for workers that start; empty for nothing.
+SERVER_NOTE: Final = "server"
 """How the address of an online store on a server begins."""
 
 LONGEST: Final = 65_535

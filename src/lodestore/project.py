@@ -20,7 +20,7 @@ from lodestore.changes import Changes
 from lodestore.chunking import Chunker
 from lodestore.contexts import ContextLog
 from lodestore.corpus import Corpus
-from lodestore.errors import SettingsError
+from lodestore.errors import SettingsError, StoreError
 from lodestore.features import Features
 from lodestore.live import Live
 from lodestore.locks import Locks
@@ -38,7 +38,7 @@ from lodestore.settings import Settings, load
 from lodestore.snapshot import Snapshots
 from lodestore.spaces import Spaces, spaces_of
 from lodestore.store import Lodestore, compiled
-from lodestore.tables import ensure_logs
+from lodestore.tables import RESTORING, ensure_logs
 from lodestore.templates import Templates
 from lodestore.tokens import CountTokens, TokenCounter, counter_of_file
 from lodestore.versions import Versions, slot_of
@@ -60,7 +60,14 @@ class Project:
         """The system of record, its schema version checked."""
         options = self.settings.store
         tables = LanceStore(self.settings.store_uri, storage=options.storage, consistency=self.consistency)
-        if tables.names("store") != ["store"]:
+        names = tables.names()
+        if RESTORING in names:
+            message = (
+                f"the store {tables.uri} is being restored, or that was interrupted; wait for it, or run again: "
+                "lodestore restore BACKUP"
+            )
+            raise StoreError(message)
+        if "store" not in names:
             with self.locks.writer("making the store"):
                 ensure_logs(tables)
         Logs(tables, self.clock).check_schema()

@@ -23,6 +23,7 @@ class ScheduleOptions:
     features: str = "5 * * * *"
     monitor: str = "35 * * * *"
     maintain: str = "15 4 * * *"
+    backup: str = "45 4 * * *"
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:

@@ -116,6 +116,17 @@ class RetentionOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """`[backup]`: under which folder or prefix the job of that name puts each backup, and how many of them it keeps."""
+
+    uri: str = ""
+    keep: int = 7
+
+    def __post_init__(self) -> None:
+        _within("keep", self.keep, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class GoldenFiles:
     """`[golden]`: queries and judgements."""
 
@@ -209,6 +220,7 @@ class Settings:
     gate: GateOptions = field(default_factory=GateOptions)
     release: ReleaseOptions = field(default_factory=ReleaseOptions)
     retention: RetentionOptions = field(default_factory=RetentionOptions)
+    backup: BackupOptions = field(default_factory=BackupOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
     templates: TemplateOptions = field(default_factory=TemplateOptions)
     context: ContextOptions = field(default_factory=ContextOptions)
@@ -224,7 +236,14 @@ class Settings:
     @property
     def store_uri(self) -> str:
         """The store's address: a URI as it is, a folder made absolute."""
-        uri = self.store.uri
+        return self._placed(self.store.uri)
+
+    @property
+    def backup_uri(self) -> str:
+        """Where backups go, in the same way; empty where the settings do not say."""
+        return self._placed(self.backup.uri) if self.backup.uri else ""
+
+    def _placed(self, uri: str) -> str:
         return uri if "://" in uri else str((self.home / Path(uri).expanduser()).resolve())
 
     @property

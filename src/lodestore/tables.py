@@ -17,6 +17,7 @@ __all__ = [
     "FILTERABLE",
     "LOGS",
     "MOMENT",
+    "RESTORING",
     "SCHEMA_VERSION",
     "Log",
     "arrow_type",
@@ -33,6 +34,9 @@ __all__ = [
 
 # Raised when a table changes so that older code would read it wrongly.
 SCHEMA_VERSION = 1
+
+# As long as a store has this table, it is being made of a backup, and nobody else opens it.
+RESTORING = "restoring"
 
 MOMENT = pa.timestamp("us", tz="UTC")
 

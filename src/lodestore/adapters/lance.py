@@ -187,7 +187,7 @@ class LanceStore:
         index_from: int = INDEX_FROM,
     ) -> None:
         self.uri = uri
-        self._storage = dict(storage or {})
+        self.storage = dict(storage or {})
         self._consistency = consistency
         self._index_from = index_from
         self._lock = Lock()
@@ -214,7 +214,7 @@ class LanceStore:
         _folder(self.uri)
         with _telling("the store cannot be opened", self.uri):
             return lancedb.connect(
-                self.uri, read_consistency_interval=self._consistency, storage_options=self._storage or None
+                self.uri, read_consistency_interval=self._consistency, storage_options=self.storage or None
             )
 
     def _open(self, name: str) -> Any:  # noqa: ANN401
@@ -386,6 +386,32 @@ class LanceStore:
         """
         self._on(name, "compacted", lambda handle: handle.optimize(cleanup_older_than=keep), absent=lambda: None)
 
+    # -- copies
+
+    def copy(self, name: str, to: LanceStore, *, revision: int) -> None:
+        """The other store has the table as it was at that revision, with its indexes and without its past.
+
+        The files of that state have to be there still. A table of that name in the other store is replaced.
+        """
+        to.drop(name)
+        with _telling(f"table {name} cannot be copied", to.uri):
+            self._at(name, revision).deep_clone(to.place(name), (None, revision), storage_options=to.storage or None)
+
+    def scan(self, name: str, *, revision: int) -> pa.RecordBatchReader:
+        """Every row of the table as it was at that revision, in its order, a bounded piece at a time."""
+        with _telling(f"table {name} cannot be read", self.uri):
+            reader = self._at(name, revision).scanner(batch_size=_TEXTS_PER_PIECE, scan_in_order=True).to_reader()
+        return pa.RecordBatchReader.from_batches(reader.schema, self._pieces(name, reader))
+
+    def place(self, name: str) -> str:
+        """Where the table's files lie."""
+        return f"{self.uri.rstrip('/')}/{name}.lance"
+
+    def _at(self, name: str, revision: int) -> Any:  # noqa: ANN401 - lance ships no types
+        import lance
+
+        return lance.dataset(self.place(name), version=revision, storage_options=self.storage or None)
+
     # -- search
 
     def nearest(
@@ -493,8 +519,7 @@ class LanceStore:
             if self._session is None:
                 sizes = {"index_cache_size_bytes": _INDEX_BYTES, "metadata_cache_size_bytes": _FILE_BYTES}
                 self._session = lance.Session(**sizes)
-        place = f"{self.uri.rstrip('/')}/{name}.lance"
-        return lance.dataset(place, storage_options=self._storage or None, session=self._session)
+        return lance.dataset(self.place(name), storage_options=self.storage or None, session=self._session)
 
     def _reading(self, handle: Any, name: str, dataset: Any) -> LanceReading:  # noqa: ANN401
         @contextmanager

@@ -41,6 +41,8 @@ COMMANDS: dict[str, str] = {
     "release": "lodestore.cli.release",
     "templates": "lodestore.cli.templates",
     "keys": "lodestore.cli.keys",
+    "backup": "lodestore.cli.backup",
+    "restore": "lodestore.cli.backup",
     "serve": "lodestore.cli.serve",
 }
 # Other words for the same thing; they work and stay out of the help.

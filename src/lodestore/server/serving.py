@@ -26,6 +26,7 @@ from lodestore.keys import Key, Keys
 from lodestore.live import Live
 from lodestore.logs import Logs
 from lodestore.models import EmbeddingVersion
+from lodestore.online import SERVER_NOTE
 from lodestore.outcomes import Outcomes
 from lodestore.past import Past
 from lodestore.releases import Release
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["Serving"]
 
 _log = logging.getLogger("lodestore.server")
-_NOTE = "server"
 _NOTE_SECONDS = 60.0
 # Searches may look at a table as it was this long ago; asking for its newest version each time costs a millisecond.
 _CONSISTENCY = timedelta(seconds=1)
@@ -407,17 +407,19 @@ class Serving:
         text = orjson.dumps(jsonable(told))
         if text != self._note_text or time.time() - self._noted_at > _NOTE_SECONDS:
             self._noted_at = time.time()
-            self.project.online.set_meta(_NOTE, orjson.dumps({"at": self._noted_at, "note": orjson.Fragment(text)}))
+            self.project.online.set_meta(
+                SERVER_NOTE, orjson.dumps({"at": self._noted_at, "note": orjson.Fragment(text)})
+            )
             self._note_text = text
 
     def _recall(self, offline: LanceStore) -> None:
         """Until the log is read, the release and the keys that a worker noted last are used."""
         try:
-            found = self.project.online.get_meta(_NOTE)
+            found = self.project.online.get_meta(SERVER_NOTE)
         except LodestoreError as error:
             _log.warning("the online store does not answer: %s", error)
             return
-        if found is None:
+        if not found:
             return
         told = orjson.loads(found)
         note = told["note"]
