@@ -497,6 +497,7 @@ def test_a_kept_handle_sees_what_another_connection_writes(tmp_path):
 def test_a_kept_handle_outlives_a_table_that_is_dropped_and_made_again_elsewhere(tmp_path):
     here, there = LanceStore(str(tmp_path)), LanceStore(str(tmp_path))
     here.ensure("t", SCHEMA, key="id")
+    here.ensure("another", SCHEMA)
     here.append("t", rows(("a", 1)))
 
     there.drop("t")
@@ -514,11 +515,12 @@ def test_a_kept_handle_outlives_a_table_that_is_dropped_and_made_again_elsewhere
 def test_a_table_dropped_elsewhere_is_made_again_by_whoever_needs_it(tmp_path):
     here, there = LanceStore(str(tmp_path)), LanceStore(str(tmp_path))
     here.ensure("t", SCHEMA, key="id")
+    here.ensure("another", SCHEMA)
     there.drop("t")
 
     here.ensure("t", SCHEMA, key="id")
 
-    assert there.names() == ["t"]
+    assert there.names() == ["another", "t"]
     assert here.insert("t", rows(("a", 1)), key="id") == 1
 
 
@@ -530,3 +532,39 @@ def test_a_stray_file_or_an_empty_folder_is_no_table(tmp_path):
 
     assert LanceStore(str(tmp_path)).count("t") == 0
     assert LanceStore(str(tmp_path)).count("stray") == 0
+
+
+def test_a_store_that_went_away_as_a_whole_is_an_error_and_not_empty(tmp_path):
+    store = LanceStore(str(tmp_path / "store"))
+    store.ensure("t", SCHEMA, key="id")
+    store.append("t", rows(("a", 1)))
+    assert held(store) == {"a": 1}
+    away = (tmp_path / "store").rename(tmp_path / "away")
+    (tmp_path / "store").mkdir()  # as a mount point does
+
+    for look in (
+        lambda: store.read("t", ["id"]),
+        lambda: store.count("t"),
+        lambda: store.count("never"),
+        lambda: store.revision("t"),
+        lambda: store.ensure("t", SCHEMA, key="id"),
+        lambda: store.append("t", rows(("b", 2))),
+        lambda: store.ensure("new", SCHEMA),
+    ):
+        with pytest.raises(StoreError, match=r"had tables and has none now; mount it"):
+            look()
+
+    (tmp_path / "store").rmdir()
+    away.rename(tmp_path / "store")
+    assert held(store) == {"a": 1}
+
+
+def test_a_store_whose_last_table_was_dropped_is_empty(tmp_path):
+    store = LanceStore(str(tmp_path / "store"))
+    store.ensure("t", SCHEMA, key="id")
+
+    store.drop("t")
+
+    assert store.count("t") == 0
+    store.ensure("t", SCHEMA, key="id")
+    assert store.count("t") == 0

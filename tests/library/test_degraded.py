@@ -225,6 +225,31 @@ def test_when_the_system_of_record_goes_the_last_snapshot_answers_for_a_bounded_
         until(lambda: levels(http, "u2").status_code == 200 and "degraded" not in levels(http, "u2").json(), 30)
 
 
+def test_a_store_that_is_not_mounted_any_more_opens_the_server_to_nobody(tmp_path):
+    project = build(tmp_path)
+    token = Keys(project.logs).add(["read"]).token
+    with started(open_project(tmp_path), HASTY) as http:
+        mine = {"authorization": f"Bearer {token}"}
+        until(lambda: http.get("/readyz").status_code == 200, 60)
+        until(lambda: levels(http, "u2").status_code == 401, 30)
+        store = tmp_path / ".lodestore"
+        away = store.rename(tmp_path / "away")
+        store.mkdir()
+        body = {"features": [LEVEL], "entities": {"user_id": ["u2"]}}
+
+        until(lambda: http.post("/v1/features", json=body, headers=mine).json().get("degraded") == ["release"], 30)
+        assert levels(http, "u2").status_code == 401
+        told = http.post("/v1/features", json=body, headers=mine).json()
+        assert (told["columns"][LEVEL], told["release"]) == ([LEVELS[2]], 1)
+        until(lambda: http.post("/v1/features", json=body, headers=mine).status_code == 503, 30)
+        assert levels(http, "u2").status_code == 401
+
+        store.rmdir()
+        away.rename(store)
+        until(lambda: "degraded" not in http.post("/v1/features", json=body, headers=mine).json(), 30)
+        assert levels(http, "u2").status_code == 401
+
+
 def test_a_worker_that_never_read_the_keys_turns_nobody_away_for_that(project):
     with started(project) as http:
         told = levels(http, "u2")  # the very first call

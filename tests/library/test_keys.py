@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lodestore.errors import FilterError, RequestError, UnknownNameError
+from lodestore.errors import FilterError, RequestError, StoreError, UnknownNameError
 from lodestore.keys import Keys, key_id_of
 from lodestore.logs import Logs
 from lodestore.server.access import Access, is_loopback
@@ -122,3 +122,18 @@ def test_without_any_key_only_this_machine_is_answered():
 )
 def test_loopback_is_told_from_what_other_machines_reach(host, local):
     assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_key_that_is_missing_changes_nothing_and_is_told(keys, kept):
+    access = Access()
+    access.use_newer([])
+    for _ in range(2):
+        keys.add(["read"])
+        access.use_newer(keys.all())
+
+    with pytest.raises(StoreError, match=r"lacks \d keys that it had"):
+        access.use_newer(keys.all()[:kept])
+
+    with pytest.raises(HttpError, match="valid key"):
+        access.caller({"client": ("127.0.0.1", 1)}, {}, "read")

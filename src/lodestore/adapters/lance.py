@@ -58,8 +58,21 @@ _WRITE_TROUBLE = (
     ("Permission denied", "this user may not write there; change the rights or move the store with LODESTORE_HOME"),
     ("os error 13", "this user may not write there; change the rights or move the store with LODESTORE_HOME"),
 )
+# What object stores say, in the words of the engine's client for them.
+_REMOTE_TROUBLE = (
+    ("NoSuchBucket", "there is no such bucket; make it, or name another one"),
+    ("No object store provider", "no such kind of store is known; write a folder, s3://, gs:// or az://"),
+    ("credentials", "no credentials were found for it; {keys}"),
+    ("InvalidAccessKeyId", "it does not know the credentials; {keys}"),
+    ("SignatureDoesNotMatch", "it does not take the credentials; {keys}"),
+    ("AccessDenied", "it refuses access; give the credentials the right to list, read, write and delete there"),
+    ("kind: Connect", "it cannot be reached; look at the network and at the endpoint ({endpoint})"),
+    ("dns error", "it cannot be reached; look at the network and at the endpoint ({endpoint})"),
+)
+_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or aws_access_key_id and aws_secret_access_key under [store.storage]"
+_ENDPOINT = "AWS_ENDPOINT, or aws_endpoint under [store.storage]"
 # Where in its own source the engine noticed a fault helps nobody here.
-_RUST_PLACE = re.compile(r",? ?\S+\.rs:\d+:\d+")
+_RUST_PLACE = re.compile(r",? ?\S+\.rs:\d+:\d+|, location: Location \{.*|, backtrace: .*")
 _LOOKS = frozenset({"read", "searched"})
 _GONE = re.compile(r"not found", re.IGNORECASE)
 _OTHER_LENGTH = re.compile(
@@ -81,6 +94,10 @@ def _telling(act: str, uri: str) -> Iterator[None]:
             if word in text:
                 message = f"{act}: {uri}: {way_out}"
                 raise StoreWriteError(message) from error
+        for word, way_out in _REMOTE_TROUBLE if "://" in uri else ():
+            if word in text:
+                message = f"{act}: {uri}: {way_out.format(keys=_KEYS, endpoint=_ENDPOINT)}"
+                raise StoreError(message) from error
         told = _RUST_PLACE.sub("", text.splitlines()[0]) if text else type(error).__name__
         message = f"{act}: {uri}: {told}"
         raise StoreError(message) from error
@@ -197,6 +214,7 @@ class LanceStore:
         self._seen: dict[str, int] = {}
         self._changes: dict[str, int] = {}
         self._session: Any = None
+        self._had_tables = False
         self._connection: Any = None
 
     @property
@@ -224,11 +242,19 @@ class LanceStore:
             try:
                 handle = self._db.open_table(name)
             except ValueError as error:
-                if not _GONE.search(str(error)):
+                if not _is_gone(error):
                     raise
+                self._check_there()
                 return None
             self._handles[name] = handle
+            self._had_tables = True
         return handle
+
+    def _check_there(self) -> None:
+        """A store that had tables has some still. One that is not mounted any more must not pass for an empty one."""
+        if self._had_tables and not self._db.list_tables(limit=1).tables:
+            message = f"the store {self.uri} had tables and has none now; mount it, move it back, or restore a backup"
+            raise StoreError(message)
 
     def _on(self, name: str, act: str, work: Callable[[Any], _T], *, absent: Callable[[], _T] | None = None) -> _T:
         """What `work` gives for the table's handle; `absent()`, or else an error, when there is no such table.
@@ -240,7 +266,7 @@ class LanceStore:
                 try:
                     return self._once(name, work, absent)
                 except (RuntimeError, OSError, ValueError) as error:
-                    if isinstance(error, LodestoreError) or not _GONE.search(str(error)):
+                    if isinstance(error, LodestoreError) or not _is_gone(error):
                         raise
                     self._let_go(name)
                     return self._once(name, work, absent)
@@ -282,6 +308,7 @@ class LanceStore:
 
         def make() -> None:
             self._handles[name] = self._db.create_table(name, schema=_with_key(schema, key), exist_ok=True)
+            self._had_tables = True
 
         self._on(name, "made", widen, absent=make)
 
@@ -376,6 +403,7 @@ class LanceStore:
         if name in self.names(name):
             with _telling(f"table {name} cannot be dropped", self.uri):
                 self._db.drop_table(name, ignore_missing=True)
+            self._had_tables = bool(self.names())
         self._let_go(name)
 
     def compact(self, name: str, *, keep: timedelta | None = None) -> None:
@@ -600,6 +628,12 @@ class LanceStore:
     def indexed(self, name: str) -> bool:
         """Whether the table has an index over its vectors."""
         return self._on(name, "read", lambda handle: "vector" in _indexed_columns(handle))
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a table or a file of it is not there; a bucket that is not there is another matter."""
+    text = str(error)
+    return bool(_GONE.search(text)) and "NoSuchBucket" not in text
 
 
 def ef(k: int) -> int:

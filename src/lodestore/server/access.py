@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from lodestore.errors import FilterError
+from lodestore.errors import FilterError, StoreError
 from lodestore.filters import Filter, parse
 from lodestore.keys import SCOPES, Key, key_id_of
 from lodestore.server.problems import HttpError
@@ -64,6 +64,18 @@ class Access:
     def age(self) -> float:
         """Seconds since the keys were read."""
         return 0.0 if self._read_at is None else time.monotonic() - self._read_at
+
+    def use_newer(self, keys: Sequence[Key]) -> None:
+        """These are the keys from now on, in a process that has used others before.
+
+        Keys are revoked and never removed. Where one is missing, the store is not what it was: without its keys it would
+        open to everybody on this machine, so that those which are known stay and a `StoreError` tells it.
+        """
+        missing = sorted(self._keys.keys() - {one.id for one in keys})
+        if missing:
+            message = f"the store lacks {len(missing)} keys that it had ({missing[0]}, ...); if that is right, start the server again"
+            raise StoreError(message)
+        self.use(keys)
 
     def use(self, keys: Sequence[Key]) -> None:
         """These are the keys from now on."""

@@ -380,7 +380,7 @@ class Serving:
 
     def _tick(self) -> None:
         keys = Keys(self.watching.logs).all()
-        self.access.use(keys)
+        self.access.use_newer(keys)
         live = self.snapshots.current()
         version = live.versions.get("content")
         # The handle that searches use never goes back: a search cannot see an older table than this says.
