@@ -4,6 +4,7 @@ import dagster as dg
 
 from lodestore.backup import backup_again
 from lodestore.project import Project
+from lodestore.settings import Settings
 
 __all__ = ["backing_up"]
 
@@ -27,6 +28,17 @@ def backup() -> None:
     copy_store()
 
 
-def backing_up() -> list[dg.JobDefinition]:
-    """The one job."""
-    return [backup]
+def backing_up(settings: Settings) -> tuple[list[dg.JobDefinition], list[dg.ScheduleDefinition]]:
+    """The one job, and its schedule where there is a place for backups."""
+    options = settings.backup
+    if not options.uri or not options.schedule.strip():
+        return [backup], []
+    nightly = dg.ScheduleDefinition(
+        name="backup_nightly",
+        job=backup,
+        cron_schedule=options.schedule,
+        execution_timezone=settings.schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Copy the store below [backup] uri, once a night unless [backup] schedule says otherwise.",
+    )
+    return [backup], [nightly]

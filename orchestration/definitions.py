@@ -59,10 +59,10 @@ def build(path: str | None = None, *, key_prefix: Sequence[str] = ()) -> dg.Defi
             *acts(),
             *baseline_jobs(),
             *maintaining(),
-            *backing_up(),
+            *backing_up(settings)[0],
             *draining()[0],
         ],
-        schedules=schedules(settings.schedule, backups=bool(settings.backup.uri)),
+        schedules=[*schedules(settings.schedule), *backing_up(settings)[1]],
         sensors=[*sensors(), *alert_sensors(settings.alerts.every_seconds), *draining()[1]],
         resources={"project": ProjectResource(path=path)},
     )

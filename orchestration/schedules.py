@@ -15,15 +15,11 @@ _NAMES = {
         "maintain_nightly",
         "Remove what left beyond the retention, compact tables, mend indexes, once a night unless [schedule] says otherwise.",
     ),
-    "backup": ("backup_nightly", "Copy the store below [backup] uri, once a night unless [schedule] says otherwise."),
 }
 
 
-def schedules(options: ScheduleOptions | None = None, *, backups: bool = False) -> list[dg.ScheduleDefinition]:
-    """Documents and upkeep every night, features and monitoring every hour, or as the settings say; all also on demand.
-
-    Backups have a schedule where there is a place for them.
-    """
+def schedules(options: ScheduleOptions | None = None) -> list[dg.ScheduleDefinition]:
+    """Documents and upkeep every night, features and monitoring every hour, or as the settings say; all also on demand."""
     chosen = options or ScheduleOptions()
     return [
         dg.ScheduleDefinition(
@@ -35,5 +31,4 @@ def schedules(options: ScheduleOptions | None = None, *, backups: bool = False) 
             description=_NAMES[job][1],
         )
         for job, cron in chosen.lines().items()
-        if backups or job != "backup"
     ]

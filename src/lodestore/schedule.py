@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from lodestore.errors import SettingsError
 
-__all__ = ["ScheduleOptions"]
+__all__ = ["ScheduleOptions", "check_cron"]
 
 _FIELD = re.compile(r"(\*|\w+(-\w+)?)(/\d+)?(,(\*|\w+(-\w+)?)(/\d+)?)*")
 # Minute, hour, day of the month, month, day of the week: the lowest and the highest number of each.
@@ -17,21 +17,21 @@ _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 @dataclass(frozen=True, slots=True)
 class ScheduleOptions:
-    """`[schedule]`: minute, hour, day, month and weekday for each job that runs by itself; empty for never."""
+    """`[schedule]`: minute, hour, day, month and weekday for each job that runs by itself; empty for never.
+
+    A project has its own copy of the schedules' module, which knows these jobs and no other: a job that comes later has
+    its line elsewhere.
+    """
 
     ingest: str = "15 3 * * *"
     features: str = "5 * * * *"
     monitor: str = "35 * * * *"
     maintain: str = "15 4 * * *"
-    backup: str = "45 4 * * *"
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
         for job, cron in self.lines().items():
-            parts = cron.split()
-            if len(parts) != len(_BOUNDS) or not all(map(_is_field, parts, _BOUNDS)):
-                message = f"schedule.{job} is {cron!r}; give minute, hour, day, month and weekday, such as '35 * * * *'"
-                raise SettingsError(message)
+            check_cron(f"schedule.{job}", cron)
         try:
             ZoneInfo(self.timezone)
         except (LookupError, ValueError, OSError) as error:
@@ -42,6 +42,14 @@ class ScheduleOptions:
         """Job -> its line, of those that run by themselves."""
         found = {one.name: getattr(self, one.name).strip() for one in fields(self) if one.name != "timezone"}
         return {job: cron for job, cron in found.items() if cron}
+
+
+def check_cron(setting: str, cron: str) -> None:
+    """The line says minute, hour, day, month and weekday; otherwise a `SettingsError` names the setting."""
+    parts = cron.split()
+    if len(parts) != len(_BOUNDS) or not all(map(_is_field, parts, _BOUNDS)):
+        message = f"{setting} is {cron!r}; give minute, hour, day, month and weekday, such as '35 * * * *'"
+        raise SettingsError(message)
 
 
 def _is_field(part: str, bounds: tuple[int, int]) -> bool:

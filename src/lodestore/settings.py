@@ -25,7 +25,7 @@ from lodestore.events import EventSource
 from lodestore.gate import GateOptions
 from lodestore.models import EmbeddingModel
 from lodestore.retrieval import SearchOptions
-from lodestore.schedule import ScheduleOptions
+from lodestore.schedule import ScheduleOptions, check_cron
 from lodestore.spec import checked_name
 
 __all__ = ["DEFAULT_PORT", "Settings", "load"]
@@ -117,13 +117,19 @@ class RetentionOptions:
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """`[backup]`: under which folder or prefix the job of that name puts each backup, and how many of them it keeps."""
+    """`[backup]`: under which folder or prefix the job of that name puts each backup, and how many of them it keeps.
+
+    `schedule`: when it runs by itself, once there is a `uri`; empty for never. The time zone is that of `[schedule]`.
+    """
 
     uri: str = ""
     keep: int = 7
+    schedule: str = "45 4 * * *"
 
     def __post_init__(self) -> None:
         _within("keep", self.keep, 1)
+        if self.schedule.strip():
+            check_cron("backup.schedule", self.schedule)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from lodestore.errors import RefusedError, SchemaVersionError, SourceError, Stor
 from lodestore.logs import utc_now
 from lodestore.project import open_project
 from lodestore.releases import Slot
+from tests.object_store import object_store
 from tests.served import NOW, build
 
 LEVEL = "user_profile:expertise_level"
@@ -248,23 +248,6 @@ def test_a_store_that_was_only_looked_at_is_empty(project, tmp_path):
     restore(open_project(other.settings.root), str(tmp_path / "kept"))
 
     assert answers(open_project(other.settings.root)) == answers(project)
-
-
-@contextmanager
-def object_store(bucket):
-    """A server that speaks S3, with one bucket; gives what LanceDB needs to reach it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        url = "http://{}:{}".format(*server.get_host_and_port())
-        access = {"aws_access_key_id": "someone", "aws_secret_access_key": "something"}
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **access).create_bucket(Bucket=bucket)
-        yield {**access, "aws_region": "us-east-1", "aws_endpoint": url, "allow_http": "true"}
-    finally:
-        server.stop()
 
 
 def manifest(place, change):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dagster as dg
+import pytest
 
 from lodestore.backup import backups, check
+from lodestore.errors import SettingsError
 from lodestore.project import open_project
 from orchestration.definitions import build
 
@@ -38,3 +40,8 @@ def test_it_runs_by_itself_only_where_there_is_a_place(make_project, monkeypatch
 
     assert schedule.job_name == "backup"
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    monkeypatch.setenv("LODESTORE_BACKUP__SCHEDULE", "")
+    assert "backup_nightly" not in {one.name for one in build(folder).get_repository_def().schedule_defs}
+    monkeypatch.setenv("LODESTORE_BACKUP__SCHEDULE", "at night")
+    with pytest.raises(SettingsError, match=r"backup\.schedule is 'at night'; give minute"):
+        build(folder)
