@@ -200,9 +200,8 @@ class ReleaseLog:
         slots = list(self.live().slots)
         kind, colon, rest = name.partition(":")
         if colon and kind in _KINDS:
-            matches = [slot for slot in slots if slot == Slot(kind, rest)]
-        else:
-            matches = [slot for slot in slots if slot.name == name]
+            slots, name = [slot for slot in slots if slot.kind == kind], rest
+        matches = [slot for slot in slots if slot.name == name]
         if len(matches) != 1:
             known = [str(slot) for slot in slots] if matches else [slot.name for slot in slots]
             raise UnknownNameError(name, known)

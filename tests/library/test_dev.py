@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lodestore import cli
 from lodestore.cli.dev import together
 
 # Starts a child that hears no SIGTERM, tells its id, and does not end by itself either.
@@ -61,3 +62,16 @@ def test_nothing_that_a_command_started_outlives_the_others(tmp_path: Path) -> N
 
     assert code == 3
     assert gone(int((tmp_path / "stubborn").read_text(encoding="utf-8")))
+
+
+def test_the_ui_and_the_server_do_not_want_one_port(tmp_path, monkeypatch, capsys):
+    (tmp_path / "lodestore.toml").write_text("")
+    (tmp_path / "workspace.yaml").write_text("load_from: [{python_file: {relative_path: code.py}}]")
+    (tmp_path / "code.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LODESTORE_SERVE__PORT", "4321")
+
+    code = cli.run(["dev", "--port", "4321"])
+
+    assert code == 1
+    assert "would both listen at port 4321; name another one: --port N" in capsys.readouterr().err

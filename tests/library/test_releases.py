@@ -219,6 +219,12 @@ def test_a_slot_is_found_by_its_name_or_by_kind_and_name_where_two_share_it():
         log.slot("title")
     with pytest.raises(UnknownNameError, match="did you mean 'content'"):
         log.slot("contnt")
+    with pytest.raises(UnknownNameError) as caught:
+        log.slot("embedding:contnt")
+    assert "did you mean 'content'" in str(caught.value)
+    log.publish({Slot("view", "contents"): 1}, action="promote", author="ann")
+    with pytest.raises(UnknownNameError, match="did you mean 'contents'"):
+        log.slot("view:content")
 
 
 # -- holds

@@ -27,7 +27,7 @@ _GRACE_SECONDS = 20
 @click.option("--host", default="127.0.0.1", show_default=True, help="The UI has no login: leave it on loopback.")
 def dev(session: Session, port: int, host: str) -> None:
     """Open the Dagster UI with its daemon, and the feature server beside it."""
-    from lodestore.errors import UnavailableError
+    from lodestore.errors import RefusedError, UnavailableError
     from lodestore.settings import load
 
     if importlib.util.find_spec("dagster_webserver") is None:
@@ -35,6 +35,9 @@ def dev(session: Session, port: int, host: str) -> None:
         raise UnavailableError(message)
     settings = load(session.config)
     place = workspace(Path.cwd(), settings.root)
+    if port == settings.serve.port != 0:
+        message = f"the Dagster UI and the feature server would both listen at port {port}; name another one: --port N"
+        raise RefusedError(message)
     free_port(host, port, "--port N")
     free_port(settings.serve.host, settings.serve.port, "[serve] port in lodestore.toml")
     env = environment_of(session, settings.home)
