@@ -1,101 +1,44 @@
-"""Backups: every table of the store as it was at one moment, read back and compared; and the store made of one again.
-
-A backup is a folder, or a prefix of an object store, of LanceDB tables like the store's own, without their past. The
-table `backup` in it says what it holds, and has a row only once everything is there.
-"""
+"""Backups: every table of the store as it was at one moment, copied elsewhere, read back and compared."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from lodestore.adapters.lance import LanceStore
-from lodestore.contents import Contents, contents_of
-from lodestore.errors import LodestoreError, RefusedError, SchemaVersionError, SettingsError, SourceError, StoreError
+from lodestore.contents import Contents
+from lodestore.errors import LodestoreError, ReadingGoneError, RefusedError, SettingsError, SourceError, StoreError
 from lodestore.logs import Logs
-from lodestore.online import SERVER_NOTE
-from lodestore.publishing import publish
+from lodestore.manifest import (
+    Backup,
+    address,
+    begin,
+    check_same,
+    contents,
+    finish,
+    identity,
+    is_unfinished,
+    is_within,
+    opened,
+    owner,
+)
 from lodestore.releases import ReleaseLog
-from lodestore.tables import LOGS, RESTORING, SCHEMA_VERSION
-from lodestore.wire import from_rfc3339, rfc3339
+from lodestore.tables import BACKUP, RESTORING
+from lodestore.wire import rfc3339
 
 if TYPE_CHECKING:
+    from lodestore.adapters.lance import LanceStore
     from lodestore.ports import Progress
     from lodestore.project import Project
 
-__all__ = ["NAME", "Backup", "Restored", "backup", "backup_again", "backups", "check", "read_backup", "restore"]
+__all__ = ["NIGHTLY", "backup", "backup_again", "kept"]
 
-NAME = "backup"
-"""The table that says what a backup holds, and what the audit log calls making one."""
-
-_REMOVED = "backup-removed"
-_FORMAT = 1
-_MANIFEST = pa.schema([("manifest", pa.large_string())])
-# What a store has that nobody put anything into.
-_PASSING = frozenset({"store", "heartbeats", "views", "watermarks", "checks", "alerts", "audit", RESTORING})
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """What a backup holds: the store as it was `at` that moment, when `generation` was live."""
-
-    uri: str
-    at: datetime
-    generation: int
-    tables: Mapping[str, Contents]
-    revisions: Mapping[str, int]
-    schema_version: int = SCHEMA_VERSION
-    lodestore: str = ""
-    # What could not be brought along, in words.
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """The rows of all tables."""
-        return sum(one.rows for one in self.tables.values())
-
-    def figures(self) -> dict[str, Any]:
-        """How much it is, and what is not in it."""
-        told: dict[str, Any] = {"at": rfc3339(self.at), "release": self.generation, "rows": self.rows}
-        return {**told, "tables": len(self.tables), "left_out": list(self.left_out)}
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        tables = [
-            {"name": name, "revision": self.revisions[name], "rows": one.rows, "digest": one.digest}
-            for name, one in self.tables.items()
-        ]
-        told: dict[str, Any] = {"format": _FORMAT, "lodestore": self.lodestore, "schema_version": self.schema_version}
-        return {**told, **self.figures(), "tables": tables}
-
-    @classmethod
-    def from_json(cls, uri: str, told: Mapping[str, Any]) -> Backup:
-        """Read what a backup says of itself."""
-        tables = {one["name"]: Contents(one["rows"], one["digest"]) for one in told["tables"]}
-        revisions = {one["name"]: one["revision"] for one in told["tables"]}
-        at = from_rfc3339(told["at"], "the moment of the backup")
-        texts = (told["schema_version"], told["lodestore"], tuple(told["left_out"]))
-        return cls(uri, at, told["release"], tables, revisions, *texts)
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The backup that the store was made of, how many values are online again, and what went wrong with those."""
-
-    backup: Backup
-    online: int = 0
-    troubles: Sequence[str] = field(default=())
-
-
-# -- making one
+# What the audit log calls them: one that somebody asked for, and the steps of those that the job makes and removes.
+BY_HAND, BEGUN, NIGHTLY, REMOVED = "backup", "backup-begun", "backup-nightly", "backup-removed"
+_TRIES = 3
 
 
 def backup(project: Project, destination: str, *, progress: Progress | None = None) -> Backup:
@@ -104,61 +47,85 @@ def backup(project: Project, destination: str, *, progress: Progress | None = No
     Pushed rows and recorded contexts that wait are brought into their tables first. Writers wait only while the moment
     is fixed, not while tables are copied. A backup that did not end is begun anew by the next one to the same place.
     """
-    tables = project.tables
-    target = _target(destination, tables)
-    target.ensure(NAME, _MANIFEST)
-    left_out = _gathered(project)
-    with project.pipeline.writing("backing up"), project.locks.hold("drain", "backing up"):
-        # The release first: whatever it refers to is there when the others are looked at.
-        revisions = {name: tables.revision(name) for name in dict.fromkeys(["releases", *tables.names()])}
-        at = project.clock()
-    held = {}
-    for place, (name, revision) in enumerate(sorted(revisions.items())):
-        if progress is not None:
-            progress(place, len(revisions))
-        held[name] = _copied(tables, target, name, revision)
-    generation = ReleaseLog(Logs(target), project.clock).live().generation
-    made = Backup(target.uri, at, generation, held, dict(revisions), SCHEMA_VERSION, version("lodestore"), left_out)
-    target.append(NAME, pa.table({"manifest": [json.dumps(made.to_json())]}, schema=_MANIFEST))
-    _noted(project, NAME, target.uri)
+    made = _made(project, _target(project, destination), progress)
+    _note(project, BY_HAND, made.uri, made.store)
     return made
 
 
-def backup_again(project: Project) -> Backup:
-    """One more backup lies under `[backup] uri`, named by its moment; of those that were made there, `keep` are left."""
+def backup_again(project: Project, *, progress: Progress | None = None) -> Backup:
+    """One more backup lies under `[backup] uri`, named by its moment, and of those that were made so `keep` are left.
+
+    What was begun there and did not end is removed first: a disk that was full must not stay so.
+    """
     place = project.settings.backup_uri
     if not place:
         message = "no place for backups is set; name one as [backup] uri, or as lodestore backup DEST"
         raise SettingsError(message)
-    made = backup(project, f"{place.rstrip('/')}/{project.clock():%Y%m%dT%H%M%S.%fZ}")
-    for uri in backups(project, below=place)[project.settings.backup.keep :]:
-        _removed(project, uri)
+    for uri in _unfinished(project):
+        _remove(project, uri)
+    target = _target(project, f"{address(place)}/{project.clock():%Y%m%dT%H%M%S.%fZ}")
+    mine = identity(project.logs)
+    _note(project, BEGUN, target.uri, mine)
+    made = _made(project, target, progress)
+    _note(project, NIGHTLY, made.uri, mine)
+    for uri in kept(project)[project.settings.backup.keep :]:
+        _remove(project, uri)
     return made
 
 
-def backups(project: Project, *, below: str = "") -> list[str]:
-    """The addresses of the backups that were made of the store and not removed by it, newest first."""
-    found: dict[str, None] = {}
-    for row in project.logs.rows("audit", f"act IN ('{NAME}', '{_REMOVED}')"):
-        found.pop(row["subject"], None)
-        if row["act"] == NAME and row["subject"].startswith(below):
-            found[row["subject"]] = None
-    return list(reversed(found))
+def kept(project: Project) -> list[str]:
+    """Where the backups lie that `backup_again` made of this very store at today's place, newest first."""
+    place = address(project.settings.backup_uri)
+    return [uri for uri, act in _acts(project).items() if act == NIGHTLY and uri.rpartition("/")[0] == place][::-1]
 
 
-def _removed(project: Project, uri: str) -> None:
-    """The backup is gone, what it says of itself first: what is left of one half gone is no backup."""
-    if "://" in uri or Path(uri).is_dir():
-        store = _opened(uri, project.tables.storage)
-        for name in [NAME, *store.names()]:
+def _unfinished(project: Project) -> list[str]:
+    return [uri for uri, act in _acts(project).items() if act == BEGUN]
+
+
+def _acts(project: Project) -> dict[str, str]:
+    """Address -> the last word on a backup that the job made of this very store, oldest first.
+
+    What a store did that this one was restored from is not its own doing.
+    """
+    rows = project.logs.rows("audit", f"act IN ('{BEGUN}', '{NIGHTLY}', '{REMOVED}')")
+    mine = identity(project.logs)
+    return {row["subject"]: row["act"] for row in rows if row["detail"] == mine}
+
+
+def _note(project: Project, act: str, uri: str, store: str) -> None:
+    key = f"{act}/{rfc3339(project.clock())}/{uri}"
+    project.logs.put("audit", {"id": key, "act": act, "subject": uri, "detail": store})
+
+
+def _remove(project: Project, uri: str) -> None:
+    """The backup is gone, what it says of itself first: what is left of one half gone is no backup.
+
+    What lies there today and is no backup of this store is left alone, and only no longer counted.
+    """
+    mine = identity(project.logs)
+    store = opened(uri, project.settings.store.storage)
+    local = "://" not in uri
+    if (not local or Path(uri).is_dir()) and owner(store) == mine:
+        for name in [*(one for one in store.names() if one != BACKUP), BACKUP]:
             store.drop(name)
-        if "://" not in uri and not any(Path(uri).iterdir()):
+        if local and not any(Path(uri).iterdir()):
             Path(uri).rmdir()
-    _noted(project, _REMOVED, uri)
+    _note(project, REMOVED, uri, mine)
 
 
-def _noted(project: Project, act: str, uri: str) -> None:
-    project.logs.put("audit", {"id": f"{act}/{rfc3339(project.clock())}/{uri}", "act": act, "subject": uri})
+# -- making one
+
+
+def _made(project: Project, target: LanceStore, progress: Progress | None) -> Backup:
+    store = identity(project.logs)
+    with begin(target, store):
+        left_out = _gathered(project)
+        at, revisions, held = _copies(project, target, progress)
+    generation = ReleaseLog(Logs(target), project.clock).live().generation
+    made = Backup(target.uri, store, at, generation, held, revisions, version("lodestore"), left_out)
+    finish(target, made)
+    return made
 
 
 def _gathered(project: Project) -> tuple[str, ...]:
@@ -172,169 +139,85 @@ def _gathered(project: Project) -> tuple[str, ...]:
     return tuple(left)
 
 
+def _copies(
+    project: Project, target: LanceStore, progress: Progress | None
+) -> tuple[datetime, dict[str, int], dict[str, Contents]]:
+    """The moment, the revision of each table at it, and what each copy holds.
+
+    Upkeep may take the files of a revision away before it is copied; then another moment is chosen, and what did not
+    change since is not copied again.
+    """
+    done: dict[tuple[str, int], Contents] = {}
+    for last in (False,) * (_TRIES - 1) + (True,):
+        at, revisions = _moment(project)
+        try:
+            for place, (name, revision) in enumerate(sorted(revisions.items())):
+                if progress is not None:
+                    progress(place, len(revisions))
+                if (name, revision) not in done:
+                    done[name, revision] = _copied(project.tables, target, name, revision)
+        except ReadingGoneError as error:
+            if last:
+                message = (
+                    f"{error}; that happened {_TRIES} times: wait until lodestore run maintain has ended, and run again"
+                )
+                raise StoreError(message) from error
+        else:
+            break
+    _drop_others(target, revisions)
+    return at, revisions, {name: done[name, revision] for name, revision in sorted(revisions.items())}
+
+
+def _moment(project: Project) -> tuple[datetime, dict[str, int]]:
+    """A moment at which nobody was writing, and the revision of each table then."""
+    tables = project.tables
+    # A drain may take long; who holds it wants no other lock.
+    with project.locks.hold("drain", "backing up"), project.pipeline.writing("backing up"):
+        # The release first: whatever it refers to is there when the others are looked at.
+        names = [name for name in dict.fromkeys(["releases", *tables.names()]) if name not in {BACKUP, RESTORING}]
+        return project.clock(), {name: tables.revision(name) for name in names}
+
+
 def _copied(tables: LanceStore, target: LanceStore, name: str, revision: int) -> Contents:
     tables.copy(name, target, revision=revision)
-    wanted = _contents(tables, name, revision)
-    _check_same(target, name, wanted)
+    wanted = contents(tables, name, revision)
+    check_same(target, name, wanted)
     return wanted
 
 
-def _contents(store: LanceStore, name: str, revision: int) -> Contents:
-    reader = store.scan(name, revision=revision)
-    return contents_of(reader.schema, reader)
+def _drop_others(target: LanceStore, wanted: Mapping[str, int]) -> None:
+    """Tables that were dropped from the store between two moments are not in the backup."""
+    for name in target.names():
+        if name not in wanted and name != BACKUP:
+            target.drop(name)
 
 
-def _check_same(store: LanceStore, name: str, wanted: Contents) -> None:
-    found = _contents(store, name, store.revision(name))
-    if found != wanted:
-        message = (
-            f"{store.uri}: table {name} is not what was copied: {found.rows:,} rows of {wanted.rows:,}, "
-            f"contents {found.digest[:12]} instead of {wanted.digest[:12]}; the disk or the object store damaged it"
-        )
-        raise StoreError(message)
-
-
-def _target(destination: str, tables: LanceStore) -> LanceStore:
-    uri = _address(destination)
-    if "://" not in uri and "://" not in tables.uri and Path(uri).is_relative_to(tables.uri):
-        message = f"{uri} lies in the store itself; name a folder outside of {tables.uri}"
+def _target(project: Project, destination: str) -> LanceStore:
+    uri, tables = address(destination), project.tables
+    if is_within(uri, tables.uri) or is_within(tables.uri, uri):
+        message = f"{uri} and the store {tables.uri} lie one in the other; name a place outside of it"
         raise RefusedError(message)
-    if "://" not in uri and Path(uri).is_dir() and any(Path(uri).iterdir()) and not _begun(uri):
+    with _lookable(uri):
+        full = "://" not in uri and Path(uri).is_dir() and any(Path(uri).iterdir())
+        begun = full and (Path(uri) / f"{BACKUP}.lance").is_dir()
+    if full and not begun:
         message = f"{uri} is not empty; name a new folder"
         raise RefusedError(message)
-    target = _opened(uri, tables.storage)
+    target = opened(uri, tables.storage)
     names = target.names()
-    if NAME in names and target.count(NAME):
-        message = f"{uri} is a backup already; name a new place for another one"
-        raise RefusedError(message)
-    if names and NAME not in names:
+    if names and BACKUP not in names:
         message = f"{uri} has tables that are no backup; name a new place"
+        raise RefusedError(message)
+    if names and not is_unfinished(target):
+        message = f"{uri} is a backup already; name a new place for another one"
         raise RefusedError(message)
     return target
 
 
-def _begun(folder: str) -> bool:
-    return (Path(folder) / f"{NAME}.lance").is_dir()
-
-
-def _address(place: str) -> str:
-    return place if "://" in place else str(Path(place).expanduser().resolve())
-
-
-def _opened(uri: str, storage: Mapping[str, str]) -> LanceStore:
-    """Object stores are reached with the settings of the project's own one; a folder needs none."""
-    return LanceStore(uri, storage=storage if "://" in uri else None)
-
-
-# -- looking at one
-
-
-def read_backup(place: str, *, storage: Mapping[str, str] | None = None) -> Backup:
-    """What the backup at that place holds; a `SourceError` where there is none, or one that did not end."""
-    uri = _address(place)
-    if "://" not in uri and not Path(uri).is_dir():
-        message = f"{uri}: there is no such folder; name one that `lodestore backup` made"
-        raise SourceError(message)
-    store = _opened(uri, storage or {})
-    if NAME not in store.names(NAME):
-        message = f"{uri} is no backup; name a place that `lodestore backup` made"
-        raise SourceError(message)
-    rows = store.read(NAME, ["manifest"])["manifest"].to_pylist()
-    if not rows:
-        message = f"{uri}: this backup did not end; make it again, or name another one"
-        raise SourceError(message)
-    told = _told(uri, rows[-1])
-    if told["format"] != _FORMAT or told["schema_version"] != SCHEMA_VERSION:
-        message = (
-            f"{uri} was made by Lodestore {told['lodestore']} with schema version {told['schema_version']}, "
-            f"this one reads {SCHEMA_VERSION}; install that version"
-        )
-        raise SchemaVersionError(message)
-    return Backup.from_json(uri, told)
-
-
-def _told(uri: str, manifest: str) -> dict[str, Any]:
-    try:
-        told = json.loads(manifest)
-        Backup.from_json(uri, told)
-    except (ValueError, LookupError, TypeError) as error:
-        message = f"{uri}: what the backup says of itself is damaged ({error!r}); name another one"
-        raise SourceError(message) from error
-    return dict(told)
-
-
-def check(place: str, *, storage: Mapping[str, str] | None = None) -> Backup:
-    """Every row of the backup was read and is what was copied; otherwise a `StoreError` names the table."""
-    found = read_backup(place, storage=storage)
-    store = _opened(found.uri, storage or {})
-    for name, wanted in found.tables.items():
-        _check_same(store, name, wanted)
-    return found
-
-
-# -- making the store of one
-
-
-def restore(project: Project, place: str, *, progress: Progress | None = None) -> Restored:
-    """The project's store, which is new or empty, is what the backup holds, and the newest values are online again.
-
-    Until everything is there the store cannot be opened; a restore that did not end is begun anew by the next one.
-    Online rows that are there stay where they are newer than those of the backup.
-    """
-    settings = project.settings
-    source = read_backup(place, storage=settings.store.storage)
-    store = LanceStore(settings.store_uri, storage=settings.store.storage)
-    with project.locks.writer("restoring"):
-        _check_free(store, source)
-        with _closed(store, source):
-            held = _opened(source.uri, settings.store.storage)
-            for done, (name, wanted) in enumerate(source.tables.items()):
-                if progress is not None:
-                    progress(done, len(source.tables))
-                held.copy(name, store, revision=held.revision(name))
-                _check_same(store, name, wanted)
-    _noted(project, "restore", source.uri)
-    return _published(project, source)
-
-
-def _check_free(store: LanceStore, source: Backup) -> None:
-    if store.uri == source.uri:
-        message = f"{source.uri} is the backup itself; name another [store] uri"
-        raise RefusedError(message)
-    names = store.names()
-    if RESTORING in names:
-        return
-    full = next((name for name in names if name not in _PASSING and store.count(name)), None)
-    if full is not None:
-        message = (
-            f"the store {store.uri} is not empty: {full} has {store.count(full):,} rows; move it away, "
-            "or name another [store] uri"
-        )
-        raise RefusedError(message)
-
-
 @contextmanager
-def _closed(store: LanceStore, source: Backup) -> Iterator[None]:
-    """Nobody can open the store meanwhile, nor after a crash; what an earlier restore or a first look left is gone."""
-    store.ensure(RESTORING, LOGS["store"].schema)
-    for name in store.names():
-        if name != RESTORING:
-            store.drop(name)
-    yield
-    missing = source.tables.keys() - set(store.names())
-    if missing:
-        message = f"the store {store.uri} lacks {', '.join(sorted(missing))}; run the restore again"
-        raise StoreError(message)
-    store.drop(RESTORING)
-
-
-def _published(project: Project, source: Backup) -> Restored:
-    """The newest values are online. What fails there is told: the store itself is whole, and a job mends it."""
+def _lookable(uri: str) -> Iterator[None]:
     try:
-        # Another state of the store was noted for workers that start.
-        project.online.set_meta(SERVER_NOTE, b"")
-        done = publish(project)
-    except LodestoreError as error:
-        return Restored(source, troubles=(str(error),))
-    written = [one.written for one in done.views] + [one.written for one in done.vectors]
-    return Restored(source, sum(written))
+        yield
+    except (OSError, ValueError) as error:
+        message = f"{uri} cannot be looked at ({error}); name another place for the backup"
+        raise SourceError(message) from error

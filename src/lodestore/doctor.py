@@ -8,13 +8,14 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from lodestore import golden
-from lodestore.backup import NAME as BACKUP
+from lodestore.backup import NIGHTLY, kept
 from lodestore.composer import check_filters
 from lodestore.context import ContextOptions
 from lodestore.errors import DeclarationError, LodestoreError, ModelError, SettingsError, UnknownNameError, nearest
 from lodestore.maintain import NAME as MAINTAIN
 from lodestore.project import Project
 from lodestore.prompts import read_folder
+from lodestore.schedule import longest_pause
 from lodestore.spec import Source
 from lodestore.status import checks_of
 from lodestore.tables import quoted
@@ -192,13 +193,14 @@ def _upkeep(project: Project) -> Iterator[Finding]:
 
 
 def _backups(project: Project) -> Iterator[Finding]:
-    """Where backups are wanted, the last one is not old."""
-    if not project.settings.backup.uri:
+    """Where backups are wanted by themselves, the last one is not older than its schedule and three days allow."""
+    options = project.settings.backup
+    if not options.uri or not options.schedule.strip():
         return
-    last = project.logs.last("audit", f"act = {quoted(BACKUP)}")
-    history = project.releases.history()
+    places, history = kept(project), project.releases.history()
+    last = project.logs.last("audit", f"act = {quoted(NIGHTLY)} AND subject = {quoted(places[0])}") if places else None
     since = last["at"] if last is not None else history[0].at if history else project.clock()
-    if project.clock() - since > _UNKEPT:
+    if project.clock() - since > longest_pause(options.schedule) + _UNKEPT:
         what = f"no backup was made since {rfc3339(since)}, though [backup] uri names a place for them"
         yield Finding("backup_overdue", what, "warning", "lodestore backup; the daemon does it every night")
 

@@ -46,7 +46,7 @@ from lodestore.spaces import (
     versions_of,
 )
 from lodestore.spec import FeatureRef, FeatureView, OnDemandView
-from lodestore.tables import quoted, view_schema, view_table
+from lodestore.tables import RESTORING, quoted, view_schema, view_table
 from lodestore.wire import digest, dumps, jsonable, rfc3339
 
 __all__ = ["Features", "Inputs", "OnlineAnswer", "Published", "Recorded"]
@@ -631,6 +631,9 @@ class Features:
             return self._drain(limit)
 
     def _drain(self, limit: int) -> int:
+        if self._offline.names(RESTORING):
+            message = "the store is being restored, or that was interrupted; pushed rows wait in the journal until it is whole"
+            raise StoreError(message)
         moved = 0
         while entries := self._online.journal_read(limit):
             waiting = self._drain_step(entries)

@@ -38,7 +38,7 @@ from lodestore.settings import Settings, load
 from lodestore.snapshot import Snapshots
 from lodestore.spaces import Spaces, spaces_of
 from lodestore.store import Lodestore, compiled
-from lodestore.tables import RESTORING, ensure_logs
+from lodestore.tables import BACKUP, RESTORING, ensure_logs
 from lodestore.templates import Templates
 from lodestore.tokens import CountTokens, TokenCounter, counter_of_file
 from lodestore.versions import Versions, slot_of
@@ -60,16 +60,10 @@ class Project:
         """The system of record, its schema version checked."""
         options = self.settings.store
         tables = LanceStore(self.settings.store_uri, storage=options.storage, consistency=self.consistency)
-        names = tables.names()
-        if RESTORING in names:
-            message = (
-                f"the store {tables.uri} is being restored, or that was interrupted; wait for it, or run again: "
-                "lodestore restore BACKUP"
-            )
-            raise StoreError(message)
-        if "store" not in names:
+        if not _is_made(tables):
             with self.locks.writer("making the store"):
-                ensure_logs(tables)
+                if not _is_made(tables):  # somebody may have restored one meanwhile, or begun to
+                    ensure_logs(tables)
         Logs(tables, self.clock).check_schema()
         return tables
 
@@ -335,6 +329,21 @@ class Project:
             reasons=lambda: self.reasons,
             snapshot=self.snapshot,
         )
+
+
+def _is_made(tables: LanceStore) -> bool:
+    """Whether there is a store; a `StoreError` for what nobody may open."""
+    names = tables.names()
+    if RESTORING in names:
+        message = (
+            f"the store {tables.uri} is being restored, or that was interrupted; wait for it, or run again: "
+            "lodestore restore BACKUP"
+        )
+        raise StoreError(message)
+    if BACKUP in names:
+        message = f"{tables.uri} is a backup; name another [store] uri, and run: lodestore restore {tables.uri}"
+        raise StoreError(message)
+    return "store" in names
 
 
 def open_project(path: Path | str | None = None) -> Project:

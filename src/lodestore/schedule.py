@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 from lodestore.errors import SettingsError
 
-__all__ = ["ScheduleOptions", "check_cron"]
+__all__ = ["ScheduleOptions", "check_cron", "longest_pause"]
 
 _FIELD = re.compile(r"(\*|\w+(-\w+)?)(/\d+)?(,(\*|\w+(-\w+)?)(/\d+)?)*")
 # Minute, hour, day of the month, month, day of the week: the lowest and the highest number of each.
@@ -50,6 +51,18 @@ def check_cron(setting: str, cron: str) -> None:
     if len(parts) != len(_BOUNDS) or not all(map(_is_field, parts, _BOUNDS)):
         message = f"{setting} is {cron!r}; give minute, hour, day, month and weekday, such as '35 * * * *'"
         raise SettingsError(message)
+
+
+def longest_pause(cron: str) -> timedelta:
+    """How long it may be from one run to the next, roughly: a day, a week, a month or a year.
+
+    >>> longest_pause("45 4 * * *"), longest_pause("45 4 * * 0")
+    (datetime.timedelta(days=1), datetime.timedelta(days=7))
+    """
+    _, _, day, month, weekday = cron.split()
+    if month != "*":
+        return timedelta(days=366)
+    return timedelta(days=31 if day != "*" else 7 if weekday != "*" else 1)
 
 
 def _is_field(part: str, bounds: tuple[int, int]) -> bool:

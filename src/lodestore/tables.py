@@ -12,6 +12,7 @@ from lodestore.ports import OfflineStore
 from lodestore.spec import Feature, FeatureView, Kind
 
 __all__ = [
+    "BACKUP",
     "CHUNKS",
     "DOCUMENTS",
     "FILTERABLE",
@@ -35,6 +36,8 @@ __all__ = [
 # Raised when a table changes so that older code would read it wrongly.
 SCHEMA_VERSION = 1
 
+# A backup has this table, and no store that anybody opens.
+BACKUP = "backup"
 # As long as a store has this table, it is being made of a backup, and nobody else opens it.
 RESTORING = "restoring"
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from lodestore.errors import StoreBusyError, StoreError, StoreWriteError
 from lodestore.locks import Locks
@@ -68,6 +69,25 @@ def test_who_waits_for_long_is_told_meanwhile_for_whom(tmp_path, monkeypatch, ca
 
     told = f"ingesting waits, up to 30 s: process {other.pid} (cutting chunks) is writing to this store"
     assert caplog.messages == [told]
+
+
+@pytest.mark.parametrize(
+    ("wait", "waited", "told"), [(60.0, [2.0, 58.0], 1), (2.0, [2.0, 0.0], 0), (0.5, [0.5, 0.0], 0)]
+)
+def test_who_waits_is_told_only_while_there_is_something_to_wait_for(tmp_path, monkeypatch, caplog, wait, waited, told):
+    asked = []
+
+    def never(self, timeout):
+        asked.append(timeout)
+        raise Timeout(self.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", never)
+
+    with pytest.raises(StoreBusyError, match=rf"waited {wait:g} s"), Locks(tmp_path, wait=wait).writer("ingesting"):
+        pytest.fail("held")
+
+    assert asked == waited
+    assert len(caplog.messages) == told
 
 
 def test_who_waits_gets_the_lock_when_it_is_free(tmp_path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,28 +17,40 @@ import pytest
 
 from lodestore import cli
 from lodestore.adapters.lance import LanceStore
-from lodestore.backup import backup, check, read_backup, restore
+from lodestore.backup import _moment, backup, backup_again
 from lodestore.doctor import examine
-from lodestore.errors import RefusedError, SchemaVersionError, SourceError, StoreError
+from lodestore.errors import (
+    RefusedError,
+    SchemaVersionError,
+    SourceError,
+    StoreBusyError,
+    StoreError,
+    StoreWriteError,
+)
+from lodestore.locks import Locks
 from lodestore.logs import utc_now
+from lodestore.manifest import check, read_backup
+from lodestore.online import SERVER_NOTE
 from lodestore.project import open_project
 from lodestore.releases import Slot
+from lodestore.restore import restore
+from lodestore.tables import LOGS, RESTORING
 from tests.object_store import object_store
-from tests.served import NOW, build
+from tests.served import NOW, build, started, until
 
 LEVEL = "user_profile:expertise_level"
 QUERIES = ("when are refunds paid", "where do guests park", "when does the kitchen close")
 # Dies with the signal that nobody can catch, when the third table is at hand.
 DYING = """
 import os, signal, sys
-from lodestore import backup
+from lodestore import backup, restore
 from lodestore.project import open_project
 
 def die(done, of):
     if done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-getattr(backup, sys.argv[1])(open_project(sys.argv[2]), sys.argv[3], progress=die)
+getattr({"backup": backup, "restore": restore}[sys.argv[1]], sys.argv[1])(open_project(sys.argv[2]), sys.argv[3], progress=die)
 """
 
 
@@ -87,7 +99,11 @@ def answers(project):
 
 
 def tables(project):
-    return {name: project.tables.read(name) for name in project.tables.names() if name not in {"heartbeats", "audit"}}
+    return {
+        name: project.tables.read(name)
+        for name in project.tables.names()
+        if name not in {"heartbeats", "audit", "store"}
+    }
 
 
 def test_the_store_that_is_made_of_a_backup_answers_as_the_one_that_was_backed_up(project, tmp_path):
@@ -123,6 +139,258 @@ def test_the_restored_store_goes_on_like_any_other(project, tmp_path):
     assert other.live().search("when does the pool open", k=1).hits[0].title == "Pool"
     assert told.accepted == 1
     assert other.store.online([LEVEL], {"user_id": ["new"]}).columns[LEVEL] == ["expert"]
+
+
+def test_another_moment_is_chosen_when_upkeep_takes_the_files_of_the_first_one(project, tmp_path):
+    view = "fv__user_profile__v1"
+    calls = []
+
+    def tidy(done, of):
+        calls.append(done)
+        if len(calls) == 1:
+            row = {"user_id": "late", "expertise_level": "expert", "event_timestamp": NOW}
+            project.store.push("user_profile", [row])
+            assert project.features.drain() == 1
+            project.tables.compact(view, keep=timedelta(milliseconds=1))
+
+    before = project.tables.count(view) + 1  # with the row of the fixture
+    made = backup(project, str(tmp_path / "kept"), progress=tidy)
+
+    assert calls.count(0) == 2
+    assert made.tables[view].rows == before + 1
+    assert check(str(tmp_path / "kept")) == made
+
+
+def test_a_moment_at_which_somebody_writes_is_none(project, monkeypatch, caplog):
+    monkeypatch.setattr("lodestore.locks._SILENT_SECONDS", 0.1)
+    project.locks._wait = 0.1
+    elsewhere = Locks(project.settings.local / "_locks", wait=1)
+
+    for name in ("writer", "drain"):
+        with elsewhere.hold(name, "ingesting"), pytest.raises(StoreBusyError, match="ingesting"):
+            _moment(project)
+    project.locks._wait = 10.0
+    with ThreadPoolExecutor(1) as pool:
+        with elsewhere.hold("drain", "a long drain"):
+            waits = pool.submit(_moment, project)
+            until(lambda: "a long drain" in "".join(caplog.messages))
+            with elsewhere.writer("writing beside"):  # nobody who waits for a drain holds it
+                assert not waits.done()
+        assert "releases" in waits.result(10)[1]
+
+
+def test_the_release_is_looked_at_before_what_it_refers_to(project, monkeypatch):
+    asked = []
+    real = project.tables.revision
+    monkeypatch.setattr(project.tables, "revision", lambda name: (asked.append(name), real(name))[1])
+
+    _moment(project)
+
+    assert asked[0] == "releases"
+    assert len(asked) == len(set(asked)) == len(project.tables.names())
+
+
+def test_a_copy_that_is_not_what_was_copied_is_no_backup(project, tmp_path, monkeypatch):
+    real = LanceStore.copy
+
+    def careless(self, name, to, *, revision):
+        real(self, name, to, revision=revision)
+        if name == "templates":
+            to.remove(name, "true")
+
+    monkeypatch.setattr(LanceStore, "copy", careless)
+    with pytest.raises(StoreError, match="table templates is not what was copied: 0 rows of 1"):
+        backup(project, str(tmp_path / "kept"))
+    with pytest.raises(SourceError, match="did not end"):
+        read_backup(str(tmp_path / "kept"))
+
+
+def test_of_two_backups_to_one_place_at_once_one_is_told(project, tmp_path):
+    other, begun = open_project(project.settings.root), []
+
+    def meanwhile(done, of):
+        if done == 3 and not begun:
+            begun.append(backup(other, str(tmp_path / "kept")))
+
+    with pytest.raises(StoreError, match="another backup was begun at the same place"):
+        backup(project, str(tmp_path / "kept"), progress=meanwhile)
+
+
+def test_what_an_unfinished_backup_left_is_not_in_the_next_one(project, tmp_path):
+    def stop(done, of):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backup(project, str(tmp_path / "kept"), progress=stop)
+    (tmp_path / "kept/emb__old.lance").mkdir()
+    shutil.copytree(project.settings.local / "documents.lance", tmp_path / "kept/emb__old.lance", dirs_exist_ok=True)
+
+    backup(project, str(tmp_path / "kept"))
+
+    assert not (tmp_path / "kept/emb__old.lance").exists()
+
+
+def nightly(project, place, monkeypatch, keep=1):
+    monkeypatch.setenv("LODESTORE_BACKUP__URI", str(place))
+    monkeypatch.setenv("LODESTORE_BACKUP__KEEP", str(keep))
+    return backup_again(open_project(project.settings.root))
+
+
+def test_only_what_the_job_made_there_of_this_store_is_ever_removed(project, tmp_path, monkeypatch):
+    by_hand = [backup(project, str(tmp_path / place)).uri for place in ("night/mine", "night2/theirs")]
+    first = nightly(project, tmp_path / "night2", monkeypatch).uri
+    second = nightly(project, tmp_path / "night", monkeypatch).uri
+    other = elsewhere(project)
+    restore(other, second)
+    mine = nightly(other, tmp_path / "night", monkeypatch).uri
+
+    last = nightly(project, tmp_path / "night", monkeypatch).uri
+
+    assert not Path(second).exists()
+    for kept in (*by_hand, first, mine, last):
+        check(kept)
+    assert nightly(other, tmp_path / "night", monkeypatch).uri != mine
+    assert not Path(mine).exists()
+    check(last)
+
+
+def test_what_lies_where_a_backup_lay_and_is_something_else_is_left_alone(project, tmp_path, monkeypatch):
+    first = nightly(project, tmp_path / "night", monkeypatch).uri
+    shutil.rmtree(first)
+    shutil.copytree(project.settings.store_uri, first)
+
+    nightly(project, tmp_path / "night", monkeypatch)
+
+    assert LanceStore(first).count("documents") == project.tables.count("documents")
+
+
+def test_nights_on_which_the_disk_was_full_leave_nothing_behind(project, tmp_path, monkeypatch):
+    def full(done, of):
+        if done == 4:
+            raise StoreWriteError
+
+    monkeypatch.setenv("LODESTORE_BACKUP__URI", str(tmp_path / "night"))
+    for _ in range(2):
+        with pytest.raises(StoreWriteError):
+            backup_again(open_project(project.settings.root), progress=full)
+        assert len(list((tmp_path / "night").iterdir())) == 1
+
+    made = nightly(project, tmp_path / "night", monkeypatch)
+
+    assert [str(one) for one in (tmp_path / "night").iterdir()] == [made.uri]
+
+
+def test_nothing_is_drained_into_a_store_that_is_being_restored(project, tmp_path):
+    backup(project, str(tmp_path / "kept"))
+    other = elsewhere(project)
+    early = open_project(other.settings.root)
+    assert early.releases.live().generation == 0  # it has the empty store open
+    row = {"user_id": "early", "expertise_level": "expert", "event_timestamp": NOW}
+
+    def push(done, of):
+        if done == 1:
+            early.store.push("user_profile", [row])
+            early.locks._wait = 0.1
+            with pytest.raises(StoreBusyError):
+                early.features.drain()
+
+    restored = restore(other, str(tmp_path / "kept"), progress=push)
+
+    assert restored.troubles == ()
+    open_project(other.settings.root).features.drain()
+    asked = {"user_id": ["early"]}
+    assert other.store.online([LEVEL], asked).columns[LEVEL] == ["expert"]
+    assert other.tables.count("fv__user_profile__v1", "user_id = 'early'") == 1
+
+    other.tables.ensure(RESTORING, LOGS["store"].schema)
+    with pytest.raises(StoreError, match="pushed rows wait in the journal"):
+        early.features.drain()
+
+
+def test_a_store_that_somebody_writes_to_meanwhile_is_not_taken_for_the_backup(project, tmp_path):
+    backup(project, str(tmp_path / "kept"))
+    other = elsewhere(project)
+    store = LanceStore(other.settings.store_uri)
+
+    def write(done, of):
+        if done == of - 1:
+            store.ensure("fv__foreign__v1", LOGS["store"].schema)
+
+    with pytest.raises(StoreError, match=r"was changed while it was restored \(fv__foreign__v1\)"):
+        restore(other, str(tmp_path / "kept"), progress=write)
+    with pytest.raises(StoreError, match="is being restored"):
+        open_project(other.settings.root).live()
+    restore(open_project(other.settings.root), str(tmp_path / "kept"))
+    assert "fv__foreign__v1" not in open_project(other.settings.root).tables.names()
+
+
+def test_who_waited_for_a_restore_that_was_killed_opens_nothing(project, tmp_path):
+    other = elsewhere(project)
+    locks = Locks(other.settings.local / "_locks", wait=10)
+    with ThreadPoolExecutor(1) as pool:
+        with locks.writer("restoring"):
+            waits = pool.submit(lambda: other.tables)
+            until(lambda: not waits.done() and (other.settings.local / "_locks/writer.lock").exists())
+            LanceStore(other.settings.store_uri).ensure(RESTORING, LOGS["store"].schema)
+        with pytest.raises(StoreError, match="is being restored"):
+            waits.result(30)
+
+
+def test_a_backup_is_no_store_to_work_in(project, tmp_path, monkeypatch):
+    kept = backup(project, str(tmp_path / "kept")).uri
+    monkeypatch.setenv("LODESTORE_STORE__URI", kept)
+
+    with pytest.raises(
+        StoreError, match=rf"is a backup; name another \[store\] uri, and run: lodestore restore {kept}"
+    ):
+        open_project(project.settings.root).live()
+    with pytest.raises(RefusedError, match="lie one in the other"):
+        restore(open_project(project.settings.root), kept)
+
+
+def test_servers_that_start_after_a_restore_know_nothing_of_what_was_before(project, tmp_path):
+    backup(project, str(tmp_path / "kept"))
+    other = elsewhere(project)
+    other.online.set_meta(SERVER_NOTE, b'{"of": "before"}')
+
+    restore(other, str(tmp_path / "kept"))
+
+    assert other.online.get_meta(SERVER_NOTE) == b""
+    with started(open_project(other.settings.root)) as http:
+        body = {"features": [LEVEL], "entities": {"user_id": ["u1"]}}
+        assert http.post("/v1/features", json=body).json()["columns"][LEVEL] == ["expert"]
+
+
+@pytest.mark.parametrize("place", ["", " ", "~nosuchuser/x", "x" * 300, "s3:/bucket", "loop/x", "letter.txt/x", "a\0b"])
+def test_a_place_that_is_none_is_told_in_a_line(project, tmp_path, monkeypatch, capsys, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LODESTORE_CONFIG", str(project.settings.root / "lodestore.toml"))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "letter.txt").write_text("dear")
+
+    for words in (["backup", place], ["restore", place], ["restore", "--check", place]):
+        assert cli.run(words) in {1, 2}
+        said = capsys.readouterr().err
+        assert said.startswith("lodestore: error: ")
+        assert "bug" not in said
+        assert "LODESTORE_HOME" not in said
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["letter.txt", "loop", "one"]
+
+
+def test_whatever_somebody_put_into_a_store_keeps_it_from_being_restored_over(project, tmp_path):
+    kept = backup(project, str(tmp_path / "kept")).uri
+    passing = {"store", "heartbeats", "views", "watermarks", "checks", "alerts", "audit"}
+
+    for log in sorted(LOGS.keys() - passing):
+        other = elsewhere(project, f"with-{log}")
+        first = LOGS[log].schema.names[0]
+        other.logs.put(
+            log, {first: 1 if first == "generation" else "x", **({"generation": 1} if log == "releases" else {})}
+        )
+
+        with pytest.raises(RefusedError, match=f"{log} has 1 rows"):
+            restore(open_project(other.settings.root), kept)
 
 
 def test_what_is_written_while_tables_are_copied_is_in_the_next_backup(project, tmp_path):
@@ -215,17 +483,21 @@ def test_a_damaged_backup_is_found_and_no_store_is_made_of_it(project, tmp_path)
 def test_a_backup_goes_nowhere_where_something_is(project, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("dear")
+    (tmp_path / "link").symlink_to(project.settings.store_uri)
     backup(project, str(tmp_path / "kept"))
     store = project.settings.store_uri
 
     for place, said in (
         ("full", "not empty"),
         ("kept", "a backup already"),
-        (f"{store}/kept", "in the store itself"),
-        (store, "in the store itself"),
+        (f"{store}/kept", "lie one in the other"),
+        (f"file://{store}/kept", "lie one in the other"),
+        (store, "lie one in the other"),
+        (str(project.settings.root), "lie one in the other"),
+        ("link/kept", "lie one in the other"),
     ):
         with pytest.raises(RefusedError, match=said):
-            backup(project, str(tmp_path / place))
+            backup(project, place if "://" in place else str(tmp_path / place))
     assert [one.name for one in (tmp_path / "full").iterdir()] == ["letter.txt"]
 
 
@@ -255,10 +527,13 @@ def manifest(place, change):
     import lance
 
     dataset = lance.dataset(f"{place}/backup.lance")
-    told = change(dataset.to_table()["manifest"][0].as_py())
-    lance.write_dataset(
-        pa.table({"manifest": pa.array([told], pa.large_string())}), f"{place}/backup.lance", mode="overwrite"
-    )
+    *before, last = dataset.to_table()["manifest"].to_pylist()
+    said = pa.array([*before, change(last)], pa.large_string())
+    lance.write_dataset(pa.table({"manifest": said}), f"{place}/backup.lance", mode="overwrite")
+
+
+def with_tables(told, tables):
+    return json.dumps({**json.loads(told), "tables": tables})
 
 
 def test_what_no_longer_reads_is_no_backup(project, tmp_path):
@@ -267,9 +542,15 @@ def test_what_no_longer_reads_is_no_backup(project, tmp_path):
     for change, error, said in (
         (lambda told: told.replace('"schema_version": 1', '"schema_version": 9'), SchemaVersionError, "version 9"),
         (lambda told: told.replace('"format": 1', '"format": 7'), SchemaVersionError, "install that version"),
+        (lambda _: '{"format": 2, "lodestore": "9.9", "schema_version": 1, "other": 1}', SchemaVersionError, "9.9"),
         (lambda told: told[:100], SourceError, "damaged"),
         (lambda _: "[]", SourceError, "damaged"),
-        (lambda told: json.dumps({**json.loads(told), "tables": [{"name": "x"}]}), SourceError, "damaged"),
+        (lambda _: "{}", SourceError, "damaged"),
+        (lambda told: with_tables(told, []), SourceError, "it lacks releases, store"),
+        (lambda told: with_tables(told, [{"name": "x"}]), SourceError, "damaged"),
+        (lambda told: told.replace('"name": "audit"', '"name": "restoring"'), SourceError, "no table of a store"),
+        (lambda told: told.replace('"name": "audit"', '"name": "../evil"'), SourceError, "no table of a store"),
+        (lambda told: told.replace('"release": 1', '"release": "x"'), SourceError, "no count"),
     ):
         manifest(tmp_path / "kept", change)
 
@@ -392,16 +673,19 @@ def test_a_backup_lies_on_an_object_store_and_so_may_the_store_that_is_made_of_i
         assert answers(open_project(there.settings.root)) == answers(project)
 
 
-def test_what_cannot_go_online_leaves_the_store_whole_and_is_told(project, tmp_path):
+def test_what_cannot_go_online_leaves_the_store_whole_and_is_told(project, tmp_path, monkeypatch, capsys):
     backup(project, str(tmp_path / "kept"))
     other = elsewhere(project)
-    os.environ["LODESTORE_ONLINE__URL"] = "redis://127.0.0.1:1/0"
-    try:
+    with monkeypatch.context() as away:
+        away.setenv("LODESTORE_ONLINE__URL", "redis://127.0.0.1:1/0")
         other = open_project(other.settings.root)
-    finally:
-        del os.environ["LODESTORE_ONLINE__URL"]
 
     restored = restore(other, str(tmp_path / "kept"))
 
     assert len(restored.troubles) == 1
+    shutil.rmtree(other.settings.store_uri)
+    monkeypatch.setenv("LODESTORE_CONFIG", str(other.settings.root / "lodestore.toml"))
+    monkeypatch.setenv("LODESTORE_ONLINE__URL", "redis://127.0.0.1:1/0")
+    assert cli.run(["restore", str(tmp_path / "kept")]) == 1
+    assert "Not online again: " in capsys.readouterr().out
     assert other.live().search("when are refunds paid", k=1).hits[0].title == "Refunds"

@@ -271,7 +271,9 @@ def test_a_server_whose_store_cannot_be_read_opens_its_door_and_says_so(tmp_path
     monkeypatch.setattr(serving, "_PATIENCE_SECONDS", 0.5 if trouble == "hangs" else 60.0)
     with monkeypatch.context() as away:
         away.setattr(Keys, "all", no_keys)
+        began = time.monotonic()
         with started(project, HASTY) as http:
+            assert time.monotonic() - began < 30
             assert http.get("/healthz").status_code == 200
             assert http.get("/readyz").json()["parts"]["features"]["state"] == "loading"
             refused = levels(http, "u2")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from lodestore.backup import backups, check
+from lodestore.backup import kept as backups
 from lodestore.errors import SettingsError
+from lodestore.manifest import check
 from lodestore.project import open_project
 from orchestration.definitions import build
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -53,10 +53,10 @@ _WRITE_TROUBLE = (
     ("os error 28", "the disk is full; free some room and run again: nothing that was there is lost"),
     ("os error 27", "a file may not grow any more; raise the limit, free some room and run again: nothing is lost"),
     ("os error 122", "the quota of the disk is used up; free some room and run again: nothing that was there is lost"),
-    ("Read-only file system", "the disk is read-only; mount it for writing or move the store with LODESTORE_HOME"),
-    ("os error 30", "the disk is read-only; mount it for writing or move the store with LODESTORE_HOME"),
-    ("Permission denied", "this user may not write there; change the rights or move the store with LODESTORE_HOME"),
-    ("os error 13", "this user may not write there; change the rights or move the store with LODESTORE_HOME"),
+    ("Read-only file system", "the disk is read-only; mount it for writing or {elsewhere}"),
+    ("os error 30", "the disk is read-only; mount it for writing or {elsewhere}"),
+    ("Permission denied", "this user may not write there; change the rights or {elsewhere}"),
+    ("os error 13", "this user may not write there; change the rights or {elsewhere}"),
 )
 # What object stores say, in the words of the engine's client for them.
 _REMOTE_TROUBLE = (
@@ -82,7 +82,7 @@ _OTHER_LENGTH = re.compile(
 
 
 @contextmanager
-def _telling(act: str, uri: str) -> Iterator[None]:
+def _telling(act: str, uri: str, elsewhere: str) -> Iterator[None]:
     """Turn what the engine raises into an error that says what to do."""
     try:
         yield
@@ -92,7 +92,7 @@ def _telling(act: str, uri: str) -> Iterator[None]:
         text = str(error)
         for word, way_out in _WRITE_TROUBLE:
             if word in text:
-                message = f"{act}: {uri}: {way_out}"
+                message = f"{act}: {uri}: {way_out.format(elsewhere=elsewhere)}"
                 raise StoreWriteError(message) from error
         for word, way_out in _REMOTE_TROUBLE if "://" in uri else ():
             if word in text:
@@ -103,22 +103,18 @@ def _telling(act: str, uri: str) -> Iterator[None]:
         raise StoreError(message) from error
 
 
-def _folder(uri: str) -> None:
+def _folder(uri: str, elsewhere: str) -> None:
     """The store's folder exists, when it is a local one; otherwise say why it cannot."""
     if "://" in uri:
         return
     try:
         Path(uri).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        message = (
-            f"the store cannot be opened: {uri} is a file or lies below one; name a folder under [store] uri, "
-            "or move the store with LODESTORE_HOME"
-        )
+        message = f"the store cannot be opened: {uri} is a file or lies below one; {elsewhere}"
         raise StoreError(message) from error
     except OSError as error:
         message = (
-            f"the store cannot be made: {uri}: {error.strerror}; change the rights, free some room, "
-            "or move the store with LODESTORE_HOME"
+            f"the store cannot be made: {uri}: {error.strerror}; change the rights, free some room, or {elsewhere}"
         )
         raise StoreWriteError(message) from error
 
@@ -192,7 +188,8 @@ class Tail:
 class LanceStore:
     """One LanceDB database. Fills the offline, vector and registry ports; opens lazily, keeps handles.
 
-    Tables of at least `index_from` rows get an index over their vectors.
+    Tables of at least `index_from` rows get an index over their vectors. `elsewhere` is what somebody may do who finds
+    no room or no right to write here.
     """
 
     def __init__(
@@ -202,8 +199,10 @@ class LanceStore:
         storage: Mapping[str, str] | None = None,
         consistency: timedelta = timedelta(0),
         index_from: int = INDEX_FROM,
+        elsewhere: str = "name another [store] uri, or move the store with LODESTORE_HOME",
     ) -> None:
         self.uri = uri
+        self._elsewhere = elsewhere
         self.storage = dict(storage or {})
         self._consistency = consistency
         self._index_from = index_from
@@ -217,6 +216,9 @@ class LanceStore:
         self._had_tables = False
         self._connection: Any = None
 
+    def _telling(self, act: str) -> AbstractContextManager[None]:
+        return _telling(act, self.uri, self._elsewhere)
+
     @property
     def _db(self) -> Any:  # noqa: ANN401 - lancedb ships no types
         with self._lock:
@@ -229,8 +231,8 @@ class LanceStore:
         os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
         import lancedb
 
-        _folder(self.uri)
-        with _telling("the store cannot be opened", self.uri):
+        _folder(self.uri, self._elsewhere)
+        with self._telling("the store cannot be opened"):
             return lancedb.connect(
                 self.uri, read_consistency_interval=self._consistency, storage_options=self.storage or None
             )
@@ -262,7 +264,7 @@ class LanceStore:
         A kept handle whose table another process dropped is let go, and the work is tried once more.
         """
         try:
-            with _telling(f"table {name} cannot be {act}", self.uri):
+            with self._telling(f"table {name} cannot be {act}"):
                 try:
                     return self._once(name, work, absent)
                 except (RuntimeError, OSError, ValueError) as error:
@@ -314,7 +316,7 @@ class LanceStore:
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of all tables that start so, sorted."""
-        with _telling("the tables cannot be listed", self.uri):
+        with self._telling("the tables cannot be listed"):
             found: list[str] = []
             token = None
             while True:
@@ -384,7 +386,7 @@ class LanceStore:
         return pa.RecordBatchReader.from_batches(reader.schema, self._pieces(name, reader))
 
     def _pieces(self, name: str, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        with _telling(f"table {name} cannot be read", self.uri):
+        with self._telling(f"table {name} cannot be read"):
             yield from reader
 
     def count(self, name: str, where: str | None = None) -> int:
@@ -401,7 +403,7 @@ class LanceStore:
         """The table is gone."""
         self._let_go(name)
         if name in self.names(name):
-            with _telling(f"table {name} cannot be dropped", self.uri):
+            with self._telling(f"table {name} cannot be dropped"):
                 self._db.drop_table(name, ignore_missing=True)
             self._had_tables = bool(self.names())
         self._let_go(name)
@@ -419,17 +421,32 @@ class LanceStore:
     def copy(self, name: str, to: LanceStore, *, revision: int) -> None:
         """The other store has the table as it was at that revision, with its indexes and without its past.
 
-        The files of that state have to be there still. A table of that name in the other store is replaced.
+        The files of that state have to be there still; otherwise a `ReadingGoneError`. A table of that name in the other
+        store is replaced.
         """
         to.drop(name)
-        with _telling(f"table {name} cannot be copied", to.uri):
+        with to._telling(f"table {name} cannot be copied"), self._of_then(name):
             self._at(name, revision).deep_clone(to.place(name), (None, revision), storage_options=to.storage or None)
 
     def scan(self, name: str, *, revision: int) -> pa.RecordBatchReader:
         """Every row of the table as it was at that revision, in its order, a bounded piece at a time."""
-        with _telling(f"table {name} cannot be read", self.uri):
+        with self._telling(f"table {name} cannot be read"), self._of_then(name):
             reader = self._at(name, revision).scanner(batch_size=_TEXTS_PER_PIECE, scan_in_order=True).to_reader()
-        return pa.RecordBatchReader.from_batches(reader.schema, self._pieces(name, reader))
+        return pa.RecordBatchReader.from_batches(reader.schema, self._pieces_of_then(name, reader))
+
+    def _pieces_of_then(self, name: str, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with self._telling(f"table {name} cannot be read"), self._of_then(name):
+            yield from reader
+
+    @contextmanager
+    def _of_then(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError, ValueError) as error:
+            if not _is_gone(error):
+                raise
+            message = f"table {name} of {self.uri}: files of the state that was asked for were taken away"
+            raise ReadingGoneError(message) from error
 
     def place(self, name: str) -> str:
         """Where the table's files lie."""
@@ -553,7 +570,7 @@ class LanceStore:
         @contextmanager
         def telling() -> Iterator[None]:
             try:
-                with _telling(f"table {name} cannot be searched", self.uri):
+                with self._telling(f"table {name} cannot be searched"):
                     yield
             except StoreError as error:
                 if _GONE.search(str(error.__cause__)):

@@ -11,7 +11,8 @@ from lodestore.cli.page import Block
 from lodestore.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from lodestore.backup import Backup, Restored
+    from lodestore.manifest import Backup
+    from lodestore.restore import Restored
 
 __all__ = ["backup", "restore"]
 
@@ -45,8 +46,8 @@ def restore(session: Session, source: str, *, only_check: bool) -> None:
 
     The newest values of each view are put online again. Start the server afterwards.
     """
-    from lodestore.backup import check
-    from lodestore.backup import restore as made_of
+    from lodestore.manifest import check
+    from lodestore.restore import restore as made_of
 
     if only_check:
         found = check(source, storage=session.project.settings.store.storage)

@@ -121,12 +121,13 @@ class Serving:
             thread.start()
             self._threads.append(thread)
         if not self.access.known:
-            # Whoever calls before a server's first look at the keys waits at the door, which another worker may open.
+            # Whoever calls before the first look at keys and release waits at the door, which another worker may open.
             self._looked.wait(_PATIENCE_SECONDS)
 
     def close(self) -> None:
         """What runs is finished, and nothing is watched any more."""
         self._stopping.set()
+        self._looked.set()
         self._wake.set()
         self.snapshots.stop()
         for lane in (self.searching, self.reading, self.writing):
@@ -360,7 +361,6 @@ class Serving:
         while not self._stopping.is_set() and not self._try(self._first):
             self._looked.set()
             self._stopping.wait(1.0)
-        self._looked.set()
         if self._stopping.is_set():
             return
         self.snapshots.start()
@@ -375,6 +375,7 @@ class Serving:
         self.snapshots.current()
         self.snapshots.refresh()
         self._opened = True
+        self._looked.set()
         self._wake.set()
         self._tick()
 
