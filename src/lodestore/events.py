@@ -6,8 +6,10 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
 
 from lodestore.errors import DeclarationError, SourceError
 from lodestore.spec import checked_name
@@ -31,22 +33,43 @@ class TextRow(dict[str, Any]):
 class EventSource:
     """One entry of `[[events]]`: files whose rows are values of a view.
 
-    `columns` maps the view's columns to the files' where their names differ.
+    `columns` maps the view's columns to the files' where their names differ; `ignore` names columns of the files
+    that are not the view's. `zone` is where the clocks of a Parquet file stood whose times have no zone, such as UTC.
     """
 
     name: str
     view: str
     uri: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    zone: str | None = None
 
     def __post_init__(self) -> None:
         checked_name(self.name, "event source")
+        _zone_of(self)
         if not self.uri.strip():
             message = f"event source {self.name!r}: its uri is empty; name a file, a folder or a glob"
             raise DeclarationError(message)
         if "://" in self.uri:
             message = f"event source {self.name!r}: {self.uri} is not local; events are read from files on this machine"
             raise DeclarationError(message)
+
+    @property
+    def reading(self) -> object:
+        """All that decides what is made of a file, in JSON types."""
+        return [self.columns, list(self.ignore), self.zone] if self.ignore or self.zone else self.columns
+
+
+def _zone_of(source: EventSource) -> tzinfo | None:
+    if source.zone in {None, "UTC"}:
+        return None if source.zone is None else UTC
+    try:
+        return ZoneInfo(str(source.zone))
+    except (KeyError, ValueError, OSError) as error:  # an unknown name, one that is a path, one that is a folder
+        message = (
+            f"event source {source.name!r}: zone {source.zone!r} is unknown; write UTC, or one such as Europe/Berlin"
+        )
+        raise DeclarationError(message) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +116,26 @@ def rows(source: EventSource, path: Path) -> Numbered:
     that cannot be read at all is a `SourceError`.
     """
     renamed = {theirs: ours for ours, theirs in source.columns.items()}
+    ignored, zone = frozenset(source.ignore), _zone_of(source)
     read = {".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower(), _jsonl)
     try:
         for line, row in read(path):
             if isinstance(row, str):
                 yield line, row
             else:
-                yield line, type(row)((renamed.get(key, key), value) for key, value in row.items())
+                kept = row.items() if not ignored else [one for one in row.items() if one[0] not in ignored]
+                values = kept if zone is None else [(key, _zoned(value, zone)) for key, value in kept]
+                yield line, type(row)((renamed.get(key, key), value) for key, value in values)
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise SourceError(message) from error
+
+
+def _zoned(value: Any, zone: tzinfo) -> Any:  # noqa: ANN401 - any value
+    """The same moment with its zone, also inside a list; whatever else it is stays."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=zone)
+    return [_zoned(one, zone) for one in value] if isinstance(value, list) else value
 
 
 def _jsonl(path: Path) -> Numbered:

@@ -230,7 +230,7 @@ class Features:
         rejects: dict[str, dict[int, str]] = {}
         for file in found:
             mark = f"events/{source.name}/{view.namespace}/{file.path}"
-            state = digest([file.state, source.columns, _shape(view)])
+            state = digest([file.state, source.reading, _shape(view)])
             if self._is_read(mark, state):
                 continue
             step, readable = self._record_file(view, source, file.path, rejects.setdefault(str(file.path), {}))

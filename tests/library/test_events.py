@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +191,51 @@ def test_a_line_that_breaks_off_is_told_with_the_place_where_it_does(tmp_path: P
 
     assert number == 1
     assert str(told).endswith("at character 18"), told
+
+
+def test_columns_that_are_not_the_views_can_be_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": "u1", "age": 3, "note": "x"}', encoding="utf-8")
+
+    told = EventSource("users", "profile", "a.jsonl", {"user_id": "id"}, ignore=("note",))
+
+    assert list(rows(told, file)) == [(1, {"user_id": "u1", "age": 3})]
+
+
+def test_a_name_that_is_left_out_is_that_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"at": "2026-01-01T00:00:00Z", "event_timestamp": "never"}', encoding="utf-8")
+
+    told = EventSource("users", "profile", "a.jsonl", {"event_timestamp": "at"}, ignore=("event_timestamp",))
+
+    assert list(rows(told, file)) == [(1, {"event_timestamp": "2026-01-01T00:00:00Z"})]
+
+
+@pytest.mark.parametrize(("zone", "hour"), [("UTC", 12), ("Europe/Berlin", 11)])
+def test_times_of_parquet_without_a_zone_stand_in_the_zone_of_the_source(tmp_path: Path, zone: str, hour: int) -> None:
+    moment = datetime(2026, 1, 1, 12)  # noqa: DTZ001 - that is the point
+    whole = datetime(2026, 1, 1, 6, tzinfo=UTC)
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"at": [moment], "often": [[moment]], "whole": pa.array([whole]), "no": [None]}), file)
+
+    ((_, row),) = rows(EventSource("users", "profile", "a.parquet", zone=zone), file)
+
+    assert row["at"] == datetime(2026, 1, 1, hour, tzinfo=UTC)
+    assert row["often"] == [row["at"]]
+    assert row["whole"] == whole
+    assert row["no"] is None
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "../etc/passwd", "", "Europe"])
+def test_a_zone_that_is_none_is_an_error_that_names_it(zone: str) -> None:
+    with pytest.raises(DeclarationError, match="write UTC"):
+        EventSource("users", "profile", "a.parquet", zone=zone)
+
+
+def test_what_is_read_from_a_file_depends_on_what_is_left_out_of_it() -> None:
+    plain = EventSource("users", "profile", "a.parquet", {"user_id": "id"})
+
+    readings = [plain.reading, replace(plain, ignore=("a",)).reading, replace(plain, zone="UTC").reading]
+
+    assert readings[0] == {"user_id": "id"}
+    assert len({str(one) for one in readings}) == 3
