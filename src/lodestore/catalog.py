@@ -7,13 +7,14 @@ import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from keyword import kwlist
 from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
 from lodestore.errors import DeclarationError, RequestError, UnknownServiceError, UnknownViewError
 from lodestore.spec import FeatureRef, FeatureService, FeatureView, OnDemandView
 
-__all__ = ["TAKEN", "Catalog", "catalog_of", "collect"]
+__all__ = ["RESERVED", "TAKEN", "Catalog", "catalog_of", "collect", "declared"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -98,7 +99,15 @@ class Catalog:
 
 def collect(modules: Iterable[str]) -> Catalog:
     """The catalog of these modules, their submodules included."""
-    return catalog_of(value for name in modules for module in _modules(name) for value in vars(module).values())
+    return catalog_of(value for _, value in declared(modules))
+
+
+def declared(modules: Iterable[str]) -> Iterator[tuple[str, object]]:
+    """Every value of these modules, their submodules included, each with the name of the module that has it."""
+    for name in modules:
+        for module in _modules(name):
+            for value in vars(module).values():
+                yield module.__name__, value
 
 
 def catalog_of(values: Iterable[object]) -> Catalog:
@@ -148,8 +157,33 @@ TAKEN = frozenset(
     ]
 )
 
+# What Dagster allows no asset to be called.
+RESERVED = frozenset(kwlist) | frozenset(
+    [
+        "arg_dict",
+        "bool",
+        "conf",
+        "config",
+        "context",
+        "dict",
+        "float",
+        "input",
+        "input_arg_dict",
+        "int",
+        "meta",
+        "output",
+        "output_arg_dict",
+        "str",
+        "type",
+    ]
+)
+
 
 def _complete(catalog: Catalog) -> None:
+    reserved = sorted(RESERVED & set(catalog.latest))
+    if reserved:
+        message = f"feature view {reserved[0]}: Dagster allows no asset of this name; call it something else"
+        raise DeclarationError(message)
     taken = sorted(TAKEN & set(catalog.latest))
     if taken:
         message = f"feature view {taken[0]}: an asset or a job of Lodestore has this name; call it something else"

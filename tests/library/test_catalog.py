@@ -175,3 +175,9 @@ def test_a_view_is_named_with_or_without_its_version():
     for wrong in ("profile@v2", "profile@", "profile@\u00b2", "profile@3", "nobody"):
         with pytest.raises(UnknownViewError):
             catalog.pinned(wrong)
+
+
+@pytest.mark.parametrize("name", ["class", "type", "config"])
+def test_a_view_has_no_name_that_dagster_keeps_for_itself(name: str) -> None:
+    with pytest.raises(DeclarationError, match=f"feature view {name}: Dagster"):
+        catalog_of([view(name)])
