@@ -34,7 +34,7 @@ FILE = "lodestore.toml"
 PREFIX = "LODESTORE_"
 DEFAULT_PORT = 7373
 # Variables of that prefix that are no settings.
-_OWN = frozenset({"LODESTORE_CONFIG", "LODESTORE_HOME", "LODESTORE_DEBUG", "LODESTORE_BOARD"})
+_OWN = frozenset({"LODESTORE_CONFIG", "LODESTORE_HOME", "LODESTORE_DEBUG", "LODESTORE_BOARD", "LODESTORE_FEAST_PYTHON"})
 # What Kubernetes tells about services of that name: LODESTORE_SERVICE_HOST, LODESTORE_PORT_7373_TCP and the like.
 _SERVICE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _MASK = "***"
@@ -235,6 +235,7 @@ class Settings:
     drift: DriftOptions = field(default_factory=DriftOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     serve: ServeOptions = field(default_factory=ServeOptions)
+    file: Path = field(default=Path(FILE), metadata={"hidden": True})
     root: Path = field(default_factory=Path.cwd, metadata={"hidden": True})
     home: Path = field(default_factory=Path.cwd, metadata={"hidden": True})
     origins: Mapping[str, str] = field(default_factory=dict, metadata={"hidden": True})
@@ -320,7 +321,8 @@ def load(path: Path | str | None = None, *, environ: Mapping[str, str] | None = 
     root = file.parent.resolve()
     home = Path(env["LODESTORE_HOME"]).expanduser() if env.get("LODESTORE_HOME") else root
     built = _build(Settings, _substituted(tree, env, file.name), "", file.name)
-    settings = dataclasses.replace(built, root=root, home=home.resolve(), origins=types.MappingProxyType(origins))
+    places = {"file": file, "root": root, "home": home.resolve()}
+    settings = dataclasses.replace(built, **places, origins=types.MappingProxyType(origins))
     _unique(settings, file.name)
     return settings
 

@@ -28,6 +28,7 @@ __all__ = [
     "checked_name",
     "embedding",
     "integer",
+    "is_owner",
     "list_of",
     "number",
     "on_demand",
@@ -287,12 +288,17 @@ def _unknown(view: str, feature: str, features: Iterable[str]) -> UnknownFeature
     return UnknownFeatureError(f"{view}:{feature}", [f"{view}:{one}" for one in features])
 
 
+def is_owner(text: str) -> bool:
+    """Whether the text is an owner as views have them: team:NAME, or a mail address."""
+    return _OWNER.fullmatch(text) is not None
+
+
 def _checked_view(name: str, version: object, owner: str | None, clocks: Mapping[str, timedelta | None]) -> None:
     checked_name(name, "feature view")
     if not isinstance(version, int) or version < 1:
         message = f"feature view {name!r}: version {version!r} is not a whole number from 1 on"
         raise DeclarationError(message)
-    if owner is not None and not _OWNER.fullmatch(owner):
+    if owner is not None and not is_owner(owner):
         message = f"feature view {name!r}: owner {owner!r} is neither team:NAME nor a mail address"
         raise DeclarationError(message)
     for word, span in clocks.items():

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lodestore.errors import InvalidRowsError, LodestoreError, nearest
 __all__ = ["COMMANDS", "main", "run"]
 
 # Command -> the module that has it, in the order of the help. The attribute bears the command's
-# name; `doctor` is lodestore.cli.state.doctor.
+# name; `doctor` is lodestore.cli.state.doctor, and `import`, which no attribute can be called, is import_.
 COMMANDS: dict[str, str] = {
     "init": "lodestore.cli.start",
     "run": "lodestore.cli.jobs",
@@ -43,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "keys": "lodestore.cli.keys",
     "backup": "lodestore.cli.backup",
     "restore": "lodestore.cli.backup",
+    "import": "lodestore.cli.imports",
     "serve": "lodestore.cli.serve",
 }
 # Other words for the same thing; they work and stay out of the help.
@@ -63,7 +65,8 @@ class Commands(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        found: click.Command = getattr(importlib.import_module(COMMANDS[name]), name.replace("-", "_"))
+        attribute = f"{name}_" if iskeyword(name) else name.replace("-", "_")
+        found: click.Command = getattr(importlib.import_module(COMMANDS[name]), attribute)
         return found
 
     def resolve_command(

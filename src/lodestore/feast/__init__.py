@@ -1,0 +1,1 @@
+"""Coming from Feast: a repository described, translated into declarations, written, and compared value by value."""

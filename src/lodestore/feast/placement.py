@@ -1,0 +1,238 @@
+"""Where an import goes: the module among the project's features, and the event files in lodestore.toml.
+
+Both are marked with a hash of what was written. What somebody changed since is not written over.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lodestore.errors import DeclarationError, RefusedError, StoreWriteError
+from lodestore.events import EventSource
+from lodestore.feast.module import is_untouched, module_text
+from lodestore.feast.names import Names, valid
+from lodestore.feast.translation import Translation
+from lodestore.settings import Settings
+
+__all__ = ["Page", "Placement", "event_sections", "place", "place_module", "write"]
+
+_BEGIN = "# lodestore import feast: {digest} {name}\n"
+_END = "# end of {name}\n"
+_SECTION = re.compile(r"^[ \t]*\[features\][ \t]*(?:#.*)?$", re.MULTILINE)
+_MODULES = re.compile(r"^[ \t]*modules[ \t]*=[ \t]*\[", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A file as it is to be; `before` is None where there is none yet, `foreign` tells that somebody else wrote it."""
+
+    path: Path
+    before: str | None
+    after: str
+    foreign: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything has to be written."""
+        return self.before != self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The module by its dotted name, the sections of the settings, and the files that say so."""
+
+    module: str
+    sections: str
+    pages: tuple[Page, ...]
+
+
+def place(settings: Settings, translation: Translation, *, name: str | None = None) -> Placement:
+    """What the project's files have to say. Nothing is written.
+
+    The module lies in the first folder of modules that the settings name, or else beside the settings file.
+    """
+    word = _module_name(name or f"feast_{valid(translation.project)}")
+    text = settings.file.read_text(encoding="utf-8-sig")
+    base, foreign = _without_block(text, word)
+    tree = tomllib.loads(base)
+    modules = [str(one) for one in tree.get("features", {}).get("modules", [])]
+    folder = next((one for one in modules if (settings.root / one.replace(".", "/")).is_dir()), None)
+    module = f"{folder}.{word}" if folder else word
+    path = settings.root / f"{module.replace('.', '/')}.py"
+    if folder is None:
+        _refuse_shadow(word, path)
+    wanted = [] if folder or module in modules else [module]
+    sections = event_sections(_renamed(translation.events, tree))
+    after = _settings_text(base, tree, word, sections, wanted, settings.file)
+    pages = (_page(path, module_text(translation)), Page(settings.file, text, after, foreign))
+    return Placement(module, sections, pages)
+
+
+def place_module(path: Path, translation: Translation) -> Placement:
+    """The module alone, in a file of any name; the settings stay as they are."""
+    return Placement(path.stem, event_sections(translation.events), (_page(path, module_text(translation)),))
+
+
+def write(placement: Placement, *, force: bool = False) -> list[Path]:
+    """The pages that change are written, each whole or not at all; returns which. `force` writes over what was changed."""
+    due = [page for page in placement.pages if page.changed]
+    for page in due:
+        if page.foreign and not force:
+            raise RefusedError(page.foreign)
+    for page in due:
+        try:
+            page.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = page.path.with_name(f".{page.path.name}.new")
+            beside.write_text(page.after, encoding="utf-8")
+            os.replace(beside, page.path)  # noqa: PTH105 - what it says, on every system
+        except OSError as error:
+            message = f"{page.path} cannot be written ({error.strerror}); change the rights, or name another place"
+            raise StoreWriteError(message) from error
+    return [page.path for page in due]
+
+
+def _module_name(name: str) -> str:
+    if not name.isidentifier() or not name.isascii():
+        message = f"--module {name!r}: a module's name has letters, digits and underscores, such as feast_import"
+        raise DeclarationError(message)
+    return name
+
+
+def _refuse_shadow(name: str, path: Path) -> None:
+    """A module of the project must not stand before one that other code means."""
+    found = importlib.util.find_spec(name)
+    if found is not None and found.origin != str(path):
+        message = f"--module {name}: another module has this name ({found.origin}); name it otherwise"
+        raise RefusedError(message)
+
+
+def _page(path: Path, text: str) -> Page:
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise RefusedError(message) from error
+    foreign = ""
+    if before is not None and not is_untouched(before):
+        foreign = (
+            f"{path} is not as `lodestore import feast` wrote it; name another module with --module, or write over it "
+            "with --force"
+        )
+    return Page(path, before, text, foreign)
+
+
+# Settings
+
+
+def event_sections(events: Sequence[EventSource]) -> str:
+    """The `[[events]]` sections of lodestore.toml."""
+    return "\n".join("".join(f"{line}\n" for line in _section(one)) for one in events)
+
+
+def _section(one: EventSource) -> Iterator[str]:
+    yield "[[events]]"
+    yield f"name = {_toml(one.name)}"
+    yield f"view = {_toml(one.view)}"
+    yield f"uri = {_toml(one.uri)}"
+    if one.columns:
+        pairs = ", ".join(f"{ours} = {_toml(theirs)}" for ours, theirs in one.columns.items())
+        yield f"columns = {{ {pairs} }}"
+    if one.ignore:
+        yield f"ignore = [{', '.join(map(_toml, one.ignore))}]"
+    if one.zone:
+        yield f"zone = {_toml(one.zone)}"
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _renamed(events: Sequence[EventSource], tree: Mapping[str, Any]) -> list[EventSource]:
+    """The same under names that the project's own sections do not have."""
+    own = tree.get("events", [])
+    taken = [str(one.get("name")) for one in own if isinstance(one, dict)] if isinstance(own, list) else []
+    names = Names(reserved=taken, suffix="feast")
+    return [replace(one, name=names.take(one.name)) for one in events]
+
+
+def _block(text: str, name: str) -> re.Match[str] | None:
+    pattern = rf"\n?^# lodestore import feast: (\w+) {re.escape(name)}\n(.*?)^# end of {re.escape(name)}\n"
+    return re.search(pattern, text, re.MULTILINE | re.DOTALL)
+
+
+def _without_block(text: str, name: str) -> tuple[str, str]:
+    """The settings without what an earlier import wrote, and why they must not be written where somebody changed that."""
+    found = _block(text, name)
+    if found is None:
+        return text, ""
+    foreign = ""
+    if _digest(found[2]) != found[1]:
+        foreign = (
+            f"lodestore.toml: the sections between '# lodestore import feast: ... {name}' and '# end of {name}' are not "
+            "as they were written; move what is yours out of them, or write over them with --force"
+        )
+    return text[: found.start()] + text[found.end() :], foreign
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def _settings_text(
+    base: str, tree: Mapping[str, Any], name: str, sections: str, modules: Sequence[str], file: Path
+) -> str:
+    """The settings with the module and the sections; `RefusedError` where the file's form does not allow it."""
+    inner = sections
+    if modules and "features" not in tree:
+        inner = f"[features]\nmodules = [{_toml(modules[0])}]\n" + (f"\n{sections}" if sections else "")
+    elif modules:
+        base = _with_module(base, modules[0])
+    after = base
+    if inner:
+        gap = "" if base.endswith("\n") or not base else "\n"
+        after = f"{base}{gap}\n{_BEGIN.format(digest=_digest(inner), name=name)}{inner}{_END.format(name=name)}"
+    _check(after, tree, sections, modules, file)
+    return after
+
+
+def _with_module(text: str, module: str) -> str:
+    """The text with the module first in `[features] modules`; the same text where that cannot be found."""
+    section = _SECTION.search(text)
+    start = _MODULES.search(text, section.end()) if section else None
+    if section is None:
+        return text
+    if start is None or "\n[" in text[section.end() : start.start()]:
+        return f"{text[: section.end()]}\nmodules = [{_toml(module)}]{text[section.end() :]}"
+    rest = text[start.end() :]
+    comma = "" if rest.lstrip().startswith("]") else ", "
+    return f"{text[: start.end()]}{_toml(module)}{comma}{rest}"
+
+
+def _check(after: str, tree: Mapping[str, Any], sections: str, modules: Sequence[str], file: Path) -> None:
+    """The text says what the file said, the sections and the modules, and nothing else."""
+    wanted = json.loads(json.dumps(tree, default=str))
+    features = wanted.setdefault("features", {}) if modules else {}
+    if modules:
+        features["modules"] = [*modules, *features.get("modules", [])]
+    events = tomllib.loads(sections).get("events", [])
+    if events:
+        wanted["events"] = [*wanted.get("events", []), *events] if isinstance(wanted.get("events", []), list) else None
+    try:
+        said = json.loads(json.dumps(tomllib.loads(after), default=str))
+    except tomllib.TOMLDecodeError:
+        said = None
+    if said != wanted:
+        message = (
+            f"{file} is written in a form that cannot be added to; write [[events]] sections and [features] modules, or "
+            "use --out FILE and add by hand what it shows"
+        )
+        raise RefusedError(message)

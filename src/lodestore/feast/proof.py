@@ -1,0 +1,324 @@
+"""Both sides asked the same, and their answers compared value by value. A difference is explained or it is one."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lodestore.catalog import Catalog
+from lodestore.errors import LodestoreError
+from lodestore.events import EventSource
+from lodestore.feast.interpreter import Interpreter
+from lodestore.feast.sample import ROW, Told, entity_rows, in_feast, told_by
+from lodestore.feast.translation import Origin, Translation
+from lodestore.spec import Feature, FeatureView, Kind
+from lodestore.wire import is_missing
+
+__all__ = ["REASONS", "Difference", "Proof", "Proven", "prove"]
+
+REASONS: Mapping[str, str] = {
+    "lost": "Feast lost the entity row: it has rows of the key, but none of that time that had not expired",
+    "tie": "several rows have the same keys and times: Feast takes any of them, Lodestore the last one of the file",
+    "late": "several rows have the same keys and event time: Lodestore takes the one created last, Feast did not",
+    "expired": "online: the value is older than the TTL: null here, and Feast goes on answering it",
+    "older": "online: Feast answers an older row of its files, or none: it was published before the newest came",
+    "rounded": "a whole number beyond 2^53, of which Feast made a float because others are null",
+}
+_SHOWN = 5
+Joined: TypeAlias = Callable[[pa.Table, Sequence[str]], pa.Table]
+"""Our side: the entity rows with the features beside them."""
+Read: TypeAlias = Callable[[Sequence[str], pa.Table], Mapping[str, Sequence[object]]]
+"""Our side online: a column for each feature, in the order of the keys."""
+Way: TypeAlias = Literal["historical", "online"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value that nothing explains; a personal feature shows none."""
+
+    feature: str
+    keys: Mapping[str, object]
+    moment: datetime
+    ours: object
+    theirs: object
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was compared of one view; `explained` counts values by the reasons of `REASONS`. `problem`: why nothing was."""
+
+    view: str
+    feast: str
+    kind: Way = "historical"
+    rows: int = 0
+    values: int = 0
+    equal: int = 0
+    explained: Mapping[str, int] | None = None
+    different: tuple[Difference, ...] = ()
+    different_count: int = 0
+    refused: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """The proofs of all views."""
+
+    proofs: tuple[Proof, ...]
+
+    @property
+    def compared(self) -> int:
+        """How many values were compared."""
+        return sum(one.values for one in self.proofs)
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was compared, every difference is explained, and no row was refused."""
+        wrong = any(one.different_count or one.refused for one in self.proofs)
+        return bool(self.compared) and not wrong
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    view: FeatureView
+    origin: Origin
+    told: Told
+    asked: pa.Table
+    features: Mapping[str, str]  # ours -> Feast's
+    refused: int
+    now: datetime
+
+    @property
+    def refs(self) -> list[str]:
+        return [f"{self.view.name}:{name}" for name in self.features]
+
+    def keys_of(self, rows: pa.Table) -> list[tuple[object, ...]]:
+        return list(zip(*(rows[key].to_pylist() for key in self.view.entity.keys), strict=True))
+
+
+def prove(
+    translation: Translation,
+    interpreter: Interpreter,
+    repository: Path,
+    *,
+    root: Path,
+    catalog: Catalog,
+    joined: Joined,
+    read: Read,
+    now: datetime,
+    counted: Callable[[FeatureView], int],
+    refused: Callable[[FeatureView, EventSource], int],
+    rows: int,
+) -> Proven:
+    """Both sides' values of each view whose file came over: about `rows` historical ones, and those online `now`.
+
+    `counted` says how many rows a view's history has, `refused` how many of its file are turned away.
+    """
+    events = {one.view: one for one in translation.events}
+    questions: list[_Question] = []
+    proofs: list[Proof] = []
+    for name, origin in translation.origins.items():
+        problem, view = _problem(name, events, catalog, counted)
+        if problem or view is None:
+            proofs.append(Proof(name, origin.feast, problem=problem))
+            continue
+        try:
+            told = told_by(events[name], view, root=root)
+            asked = entity_rows(told, ttl=view.ttl, rows=rows)
+            features = {ours: theirs for ours, theirs in origin.features.items() if ours in view.features}
+            turned_away = refused(view, events[name])
+            questions.append(_Question(view, origin, told, asked, features, turned_away, now))
+        except LodestoreError as error:
+            proofs.append(Proof(name, origin.feast, problem=str(error)))
+    proofs += _answered(questions, interpreter, repository, joined)
+    proofs += _online(questions, interpreter, repository, read, now)
+    return Proven(tuple(sorted(proofs, key=lambda one: (one.kind, one.view))))
+
+
+def _problem(
+    name: str, events: Mapping[str, EventSource], catalog: Catalog, counted: Callable[[FeatureView], int]
+) -> tuple[str, FeatureView | None]:
+    if name not in events:
+        return "its rows are not read from a file", None
+    if name not in catalog.latest:
+        return (
+            "the project does not declare it; run lodestore import feast without --verify first, with the same --prefix",
+            None,
+        )
+    if not counted(catalog.latest[name]):
+        return "its history is empty; run: lodestore run features", None
+    return "", catalog.latest[name]
+
+
+def _answered(
+    questions: Sequence[_Question], interpreter: Interpreter, repository: Path, joined: Joined
+) -> list[Proof]:
+    """Feast answers all questions in one process, since starting it takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        asks = [_ask(one, one.asked, Path(folder), place) for place, one in enumerate(questions)]
+        answers = interpreter.values(repository, asks) if asks else []
+        return [
+            _failed(one, "historical", answer["problem"]) or _historical(one, ask["out"], joined)
+            for one, ask, answer in zip(questions, asks, answers, strict=True)
+        ]
+
+
+def _ask(one: _Question, rows: pa.Table, folder: Path, place: int) -> dict[str, Any]:
+    entities = folder / f"asked{place}.parquet"
+    pq.write_table(in_feast(rows, one.origin.keys), entities)
+    out = str(folder / f"given{place}.parquet")
+    names = list(one.features.values())
+    return {"view": one.origin.feast, "features": names, "entities": str(entities), "row": ROW, "out": out}
+
+
+def _failed(one: _Question, kind: Way, problem: str) -> Proof | None:
+    return Proof(one.view.name, one.origin.feast, kind, problem=f"Feast: {problem}") if problem else None
+
+
+def _historical(one: _Question, out: str, joined: Joined) -> Proof:
+    told = pq.read_table(out)
+    place = {row: at for at, row in enumerate(told[ROW].to_pylist())}
+    ours = joined(one.asked, one.refs)
+    moments = one.asked["event_timestamp"].to_pylist()
+    theirs = {}
+    for ref, feast in zip(one.refs, one.features.values(), strict=True):
+        given = told[feast].to_pylist()
+        theirs[ref] = [given[place[row]] if row in place else _LOST for row in range(one.asked.num_rows)]
+    mine = {ref: ours[ref].to_pylist() for ref in one.refs}
+    return _weighed(one, "historical", one.keys_of(one.asked), moments, mine, theirs)
+
+
+def _online(
+    questions: Sequence[_Question], interpreter: Interpreter, repository: Path, read: Read, now: datetime
+) -> list[Proof]:
+    """What both online stores say now; a view of which Feast's has nothing is not compared."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = [one.asked.group_by(one.view.entity.keys, use_threads=False).aggregate([]) for one in questions]
+        asks = [_ask(one, rows, Path(folder), at) for at, (one, rows) in enumerate(zip(questions, keys, strict=True))]
+        answers = interpreter.values(repository, asks, online=True) if asks else []
+        return [
+            _failed(one, "online", answer["problem"]) or _read(one, rows, ask["out"], read, now)
+            for one, rows, ask, answer in zip(questions, keys, asks, answers, strict=True)
+        ]
+
+
+def _read(one: _Question, rows: pa.Table, out: str, read: Read, now: datetime) -> Proof:
+    told = pq.read_table(out)
+    theirs = {ref: told[name].to_pylist() for ref, name in zip(one.refs, one.features.values(), strict=True)}
+    if all(value is None for column in theirs.values() for value in column):
+        return Proof(one.view.name, one.origin.feast, "online", problem="Feast's online store has nothing of it")
+    mine = read(one.refs, rows)
+    return _weighed(one, "online", one.keys_of(rows), [now] * rows.num_rows, mine, theirs)
+
+
+def _weighed(
+    one: _Question,
+    kind: Way,
+    keys: Sequence[tuple[object, ...]],
+    moments: Sequence[datetime],
+    ours: Mapping[str, Sequence[object]],
+    theirs: Mapping[str, Sequence[object]],
+) -> Proof:
+    """Both sides' columns, compared value by value."""
+    explained: Counter[str] = Counter()
+    different: list[Difference] = []
+    for ref, name in zip(one.refs, one.features, strict=True):
+        feature = one.view.feature(name)
+        for key, moment, mine, others in zip(keys, moments, ours[ref], theirs[ref], strict=True):
+            reason = _reason(one, kind, feature, key, moment, mine, others)
+            if reason is None:
+                different.append(_difference(one, feature, ref, key, moment, mine, others))
+            elif reason:
+                explained[reason] += 1
+    values = len(keys) * len(one.refs)
+    return Proof(
+        one.view.name,
+        one.origin.feast,
+        kind,
+        rows=len(keys),
+        values=values,
+        equal=values - explained.total() - len(different),
+        explained=dict(explained),
+        different=tuple(different[:_SHOWN]),
+        different_count=len(different),
+        refused=one.refused,
+    )
+
+
+_LOST = object()
+
+
+def _difference(
+    one: _Question, feature: Feature, ref: str, key: Sequence[object], moment: datetime, ours: object, theirs: object
+) -> Difference:
+    shown = ("(personal)", "(personal)") if feature.pii else (ours, None if theirs is _LOST else theirs)
+    return Difference(ref, dict(zip(one.view.entity.keys, key, strict=True)), moment, *shown)
+
+
+def _reason(
+    one: _Question,
+    kind: Way,
+    feature: Feature,
+    key: tuple[object, ...],
+    moment: datetime,
+    ours: object,
+    theirs: object,
+) -> str | None:
+    """Empty where both are the same, the reason where the difference is a known one, None where it is not."""
+    if theirs is _LOST:
+        return "lost" if ours is None else None
+    mine, others = _plain(ours, feature), _plain(theirs, feature)
+    if mine == others:
+        return ""
+    if isinstance(mine, int) and isinstance(others, float) and float(mine) == others:
+        return "rounded"
+    tied = one.told.newest(key, moment)
+    values = [_plain(value, feature) for value in tied[feature.name].to_pylist()]
+    if tied.num_rows > 1 and mine in values and others in values:
+        return "late" if _is_late(tied) else "tie"
+    if kind == "online":
+        return _reason_online(one, feature, key, mine, others, tied)
+    return None
+
+
+def _reason_online(
+    one: _Question, feature: Feature, key: tuple[object, ...], mine: object, others: object, tied: pa.Table
+) -> str | None:
+    newest = tied["event_timestamp"][0].as_py() if tied.num_rows else None
+    expired = newest is not None and one.view.ttl is not None and one.now - newest > one.view.ttl
+    known = [_plain(value, feature) for value in one.told.of(key)[feature.name].to_pylist()]
+    if expired and mine is None and others in known:
+        return "expired"
+    return "older" if others is None or others in known else None
+
+
+def _is_late(tied: pa.Table) -> bool:
+    """Whether the created times tell which of the rows counts."""
+    if "created_timestamp" not in tied.column_names:
+        return False
+    created = sorted((one for one in tied["created_timestamp"].to_pylist() if one is not None), reverse=True)
+    return len(created) > 1 and created[0] != created[1]
+
+
+def _plain(value: Any, feature: Feature) -> Any:  # noqa: ANN401 - any value
+    """The value in a form that both sides share."""
+    if value is None or is_missing(value) or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if feature.kind is Kind.STRUCT:
+        return json.loads(value) if isinstance(value, str) else value
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return datetime.combine(moment.date(), moment.timetz()).astimezone(UTC)
+    if isinstance(value, list) and feature.item is not None:
+        return [_plain(one, feature.item) for one in value]
+    return value

@@ -1,0 +1,85 @@
+"""A Feast repository as declarations of Lodestore, with a line about each of its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lodestore.catalog import Catalog, catalog_of, declared
+from lodestore.errors import RefusedError
+from lodestore.events import EventSource
+from lodestore.feast.description import Description
+from lodestore.feast.report import Remark
+from lodestore.feast.services import Stub, services_of, stubs_of
+from lodestore.feast.views import Origin, Views
+from lodestore.spec import Entity, FeatureService, FeatureView
+
+__all__ = ["Origin", "Stub", "Translation", "others_of", "refuse_taken", "translate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Declarations, event files and the report; `origins` by the names of the views here."""
+
+    project: str
+    entities: tuple[Entity, ...]
+    views: tuple[FeatureView, ...]
+    services: tuple[FeatureService, ...]
+    stubs: tuple[Stub, ...]
+    events: tuple[EventSource, ...]
+    origins: Mapping[str, Origin]
+    remarks: tuple[Remark, ...]
+
+
+def translate(description: Description, *, repository: Path, root: Path, prefix: str = "") -> Translation:
+    """The declarations that the repository stands for; `root` is the folder of lodestore.toml.
+
+    `prefix` comes before the names of entities, views and services. The same description gives the same values.
+    """
+    work = Views(description, repository, root, prefix)
+    for entity in description.entities:
+        work.entity(entity)
+    for view in description.views:
+        work.view(view)
+    stubs, of_stubs = stubs_of(description.on_demand, work)
+    on_demand = frozenset(one.name for one in description.on_demand)
+    services, of_services = services_of(description.services, work, on_demand, prefix)
+    others = [Remark(kind, name, "left", f"{kind} has no counterpart") for kind, name in description.others]
+    return Translation(
+        description.project,
+        tuple(work.entities.values()),
+        tuple(work.views.values()),
+        tuple(services),
+        tuple(stubs),
+        tuple(work.events),
+        work.origins,
+        (*work.remarks, *of_stubs, *of_services, *others),
+    )
+
+
+def others_of(modules: Iterable[str], own: str) -> Catalog:
+    """What the project declares beside the module `own`, also where others import from that."""
+    values = list(declared(modules))
+    ours = {id(value) for name, value in values if name == own}
+    return catalog_of(value for _, value in values if id(value) not in ours)
+
+
+def refuse_taken(translation: Translation, catalog: Catalog) -> None:
+    """`RefusedError` when the project declares something of the same name, which names all of it."""
+    named = [
+        f"feature view {one.name}" for one in translation.views if one.name in {*catalog.latest, *catalog.on_demand}
+    ]
+    named += [f"feature service {one.name}" for one in translation.services if one.name in catalog.services]
+    theirs = {view.entity.name: view.entity for view in catalog.views.values()}
+    for one in translation.entities:
+        other = theirs.get(one.name, one)
+        if (one.keys, one.types) != (other.keys, other.types):
+            keys = ", ".join(f"{key} ({kind})" for key, kind in zip(other.keys, other.types, strict=True))
+            named.append(f"entity {one.name}, whose key here is {keys}")
+    if named:
+        message = (
+            f"the project declares already: {'; '.join(named)}; add --prefix feast_ to give what comes from Feast names "
+            "of its own, or take the project's declaration away"
+        )
+        raise RefusedError(message)
