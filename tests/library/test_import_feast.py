@@ -513,7 +513,16 @@ def test_json_is_alone_on_its_stream(project, repository, python, call):
     assert value["feast"] == RECORDED["feast"]
     assert value["counts"]["left"] == sum(one["outcome"] == "left" for one in value["report"]) > 0
     assert value["plan"] is True
+    assert [Path(one).name for one in value["would_write"]] == ["feast_driver_ranking.py", "lodestore.toml"]
     assert value["written"] == []
+
+
+def test_the_python_can_be_named_by_a_variable_that_is_no_setting(project, repository, python, call, monkeypatch):
+    monkeypatch.setenv("LODESTORE_FEAST_PYTHON", str(python))
+
+    value = json.loads(call(repository, "--into", project, "--json").out)
+
+    assert value["verify"] == f"lodestore import feast {repository.resolve()} --verify"
 
 
 # --- what can be wrong

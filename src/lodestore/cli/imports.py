@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lodestore.feast.proof import Proof, Proven
     from lodestore.feast.translation import Translation
     from lodestore.project import Project
+    from lodestore.spec import FeatureView
 
 __all__ = ["import_"]
 
@@ -168,7 +169,7 @@ def _value(
         "sections": placed.sections,
         "counts": counted(translated.remarks),
         "report": [one.to_json() for one in translated.remarks],
-    }
+    } | ({"would_write": {str(one.path): one.after for one in placed.pages if one.changed}} if planned else {})
 
 
 def _verifying(place: Path, prefix: str) -> str:
@@ -241,12 +242,16 @@ def _verify(
         read=lambda refs, keys: project.store.online(list(refs), keys.to_pydict()).columns,
         now=utc_now(),
         counted=lambda view: project.tables.count(view_table(view)),
-        refused=lambda view, source: len(project.features.turned_away(view, [source.name])),
+        refused=lambda view: project.features.turned_away(view, _sources(project, view)),
         rows=rows,
     )
     session.show(_proven_value(proven), _proven_page(proven))
     if not proven.holds:
         click.get_current_context().exit(1)
+
+
+def _sources(project: Project, view: FeatureView) -> list[str]:
+    return [one.name for one in project.settings.events if one.view == view.name]
 
 
 def _proven_value(proven: Proven) -> dict[str, Any]:
@@ -281,6 +286,7 @@ def _proof_value(one: Proof) -> dict[str, Any]:
         "explained": dict(one.explained or {}),
         "different": one.different_count,
         "refused": one.refused,
+        "refusals": list(one.refusals),
     }
 
 
@@ -319,7 +325,8 @@ def _proven_page(proven: Proven) -> Iterator[Block]:
                 title=f"{each.feature} differs",
             )
         if one.refused and one.kind == "historical":
-            yield f"\n{one.view}: {one.refused} rows of its file were refused; see: lodestore doctor"
+            yield f"\n{one.view}: {one.refused} rows of its files are refused, such as"
+            yield from (f"  {_shown(each)}" for each in one.refusals)
     left = [[one.view, one.kind, one.problem] for one in proven.proofs if one.problem]
     if left:
         yield Table(("view", "", "why"), left, title="Not compared", text=frozenset({"why"}))

@@ -62,7 +62,7 @@ def place(settings: Settings, translation: Translation, *, name: str | None = No
     """
     word = _module_name(name or f"feast_{valid(translation.project)}")
     text = settings.file.read_text(encoding="utf-8-sig")
-    base, foreign = _without_block(text, word)
+    base, foreign = _without_block(text, word, settings.file)
     tree = tomllib.loads(base)
     modules = [str(one) for one in tree.get("features", {}).get("modules", [])]
     folder = next((one for one in modules if (settings.root / one.replace(".", "/")).is_dir()), None)
@@ -169,7 +169,7 @@ def _block(text: str, name: str) -> re.Match[str] | None:
     return re.search(pattern, text, re.MULTILINE | re.DOTALL)
 
 
-def _without_block(text: str, name: str) -> tuple[str, str]:
+def _without_block(text: str, name: str, file: Path) -> tuple[str, str]:
     """The settings without what an earlier import wrote, and why they must not be written where somebody changed that."""
     found = _block(text, name)
     if found is None:
@@ -177,7 +177,7 @@ def _without_block(text: str, name: str) -> tuple[str, str]:
     foreign = ""
     if _digest(found[2]) != found[1]:
         foreign = (
-            f"lodestore.toml: the sections between '# lodestore import feast: ... {name}' and '# end of {name}' are not "
+            f"{file}: the sections between '# lodestore import feast: ... {name}' and '# end of {name}' are not "
             "as they were written; move what is yours out of them, or write over them with --force"
         )
     return text[: found.start()] + text[found.end() :], foreign

@@ -67,6 +67,7 @@ class Proof:
     different: tuple[Difference, ...] = ()
     different_count: int = 0
     refused: int = 0
+    refusals: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -95,7 +96,7 @@ class _Question:
     told: Told
     asked: pa.Table
     features: Mapping[str, str]  # ours -> Feast's
-    refused: int
+    refused: Mapping[str, str]
     now: datetime
 
     @property
@@ -117,12 +118,12 @@ def prove(
     read: Read,
     now: datetime,
     counted: Callable[[FeatureView], int],
-    refused: Callable[[FeatureView, EventSource], int],
+    refused: Callable[[FeatureView], Mapping[str, str]],
     rows: int,
 ) -> Proven:
     """Both sides' values of each view whose file came over: about `rows` historical ones, and those online `now`.
 
-    `counted` says how many rows a view's history has, `refused` how many of its file are turned away.
+    `counted` says how many rows a view's history has, `refused` which rows of its files are turned away, and why.
     """
     events = {one.view: one for one in translation.events}
     questions: list[_Question] = []
@@ -136,7 +137,7 @@ def prove(
             told = told_by(events[name], view, root=root)
             asked = entity_rows(told, ttl=view.ttl, rows=rows)
             features = {ours: theirs for ours, theirs in origin.features.items() if ours in view.features}
-            turned_away = refused(view, events[name])
+            turned_away = refused(view)
             questions.append(_Question(view, origin, told, asked, features, turned_away, now))
         except LodestoreError as error:
             proofs.append(Proof(name, origin.feast, problem=str(error)))
@@ -251,7 +252,8 @@ def _weighed(
         explained=dict(explained),
         different=tuple(different[:_SHOWN]),
         different_count=len(different),
-        refused=one.refused,
+        refused=len(one.refused),
+        refusals=tuple(f"{place}: {why}" for place, why in list(one.refused.items())[:_SHOWN]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,13 +33,16 @@ class Told:
 
     table: pa.Table
     keys: tuple[str, ...]
+    _found: dict[tuple[object, ...], pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, key: tuple[object, ...]) -> pa.Table:
         """The rows of this key."""
-        found = self.table
-        for name, value in zip(self.keys, key, strict=True):
-            found = found.filter(pc.equal(found[name], value))
-        return found
+        if key not in self._found:
+            found = self.table
+            for name, value in zip(self.keys, key, strict=True):
+                found = found.filter(pc.equal(found[name], value))
+            self._found[key] = found
+        return self._found[key]
 
     def newest(self, key: tuple[object, ...], moment: object) -> pa.Table:
         """The rows of this key that have its newest event time at or before the moment; several are a tie."""
