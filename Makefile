@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test test-all dev check bench bench-full bench-feast clean format
+.PHONY: install demo test test-all dev check bench bench-full bench-feast test-feast clean format
 
 install: .venv/.installed
 
@@ -74,6 +74,10 @@ bench-full: bench
 
 bench-feast: .venv/.installed .venv-feast/.installed
 	@$(BIN)/python benchmarks/features.py --feast .venv-feast/bin/python
+
+# A real Feast repository comes over, and both sides are asked for the same values.
+test-feast: .venv/.installed .venv-feast/.installed
+	@$(BIN)/python -m pytest -q tests/slow/test_coming_from_feast.py
 
 clean:
 	rm -rf .venv .venv-feast .lodestore .lodestore-bench .dagster demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

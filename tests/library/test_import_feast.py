@@ -239,6 +239,10 @@ def test_a_service_has_those_features_that_came_over(translated):
         ("feature service", "ranking", "left", "on-demand view conv_rate_plus"),
         ("feature service", "Matching v2", "left", "driver_id as origin_id"),
         ("feature service", "Matching v2", "different", "alias who"),
+        ("FileSource", "spare_file", "left", "no counterpart"),
+        ("feature view", "class", "left", "offline, org"),
+        ("source", "trips_file", "left", "description, owner"),
+        ("feature service", "ranking", "left", "logging_config"),
     ],
 )
 def test_nothing_is_dropped_without_a_word(translated, kind, name, outcome, what):

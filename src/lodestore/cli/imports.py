@@ -77,7 +77,7 @@ def feast(
     _check_options(into, out, planned=planned, verify=verify)
     place = interpreter.repository_of(repository)
     project = None if out is not None else _project(session, into)
-    root = project.settings.root if project is not None else out.absolute().parent if out is not None else Path.cwd()
+    root = Path(out or "").absolute().parent if project is None else project.settings.root
     asked = interpreter.find(python, os.environ)
     described = asked.describe(place)
     translated = translation.translate(described, repository=place, root=root, prefix=prefix)

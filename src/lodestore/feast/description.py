@@ -49,7 +49,7 @@ class FeastEntity:
 class FeastSource:
     """Where a view's values come from. Of a file that could be opened, `columns` tells the Arrow types.
 
-    `wide` are columns with whole numbers beyond 2^53 - 1, `infinite` those with infinite numbers.
+    `more`, here and elsewhere, names settings that are not as Feast has them by itself, and that nothing here needs. `wide` are columns with whole numbers beyond 2^53 - 1, `infinite` those with infinite numbers.
     """
 
     name: str
@@ -63,6 +63,7 @@ class FeastSource:
     problem: str = ""
     wide: tuple[str, ...] = ()
     infinite: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class FeastView:
     views: tuple[str, ...] = ()
     aggregations: int = 0
     code: str = ""
+    more: tuple[str, ...] = ()
     description: str = ""
     owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -107,8 +109,8 @@ class FeastOnDemand:
     inputs: tuple[FeastField, ...]
     fields: tuple[FeastField, ...]
     singleton: bool = False
-    writes: bool = False
     code: str = ""
+    more: tuple[str, ...] = ()
     description: str = ""
     owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -120,6 +122,7 @@ class FeastService:
 
     name: str
     projections: tuple[Projection, ...]
+    more: tuple[str, ...] = ()
     description: str = ""
     owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -180,9 +183,8 @@ def _fields(told: Sequence[Mapping[str, Any]]) -> tuple[FeastField, ...]:
 def _source(told: Mapping[str, Any] | None) -> FeastSource | None:
     if told is None:
         return None
-    known = {name: value for name, value in told.items() if name not in {"description", "owner", "tags"}}
-    lists = {name: tuple(known.get(name, ())) for name in ("wide", "infinite")}
-    return FeastSource(**{**known, **lists})
+    lists = {name: tuple(told.get(name, ())) for name in ("wide", "infinite", "more")}
+    return FeastSource(**{**told, **lists})
 
 
 def _view(told: Mapping[str, Any]) -> FeastView:
@@ -196,6 +198,7 @@ def _view(told: Mapping[str, Any]) -> FeastView:
         "source": _source(told["source"]),
         "stream": _source(told["stream"]),
         "views": tuple(told["views"]),
+        "more": tuple(told.get("more", ())),
     }
     return FeastView(**{**told, **whole})
 
@@ -205,9 +208,10 @@ def _projections(told: Sequence[Mapping[str, Any]]) -> tuple[Projection, ...]:
 
 
 def _on_demand(told: Mapping[str, Any]) -> FeastOnDemand:
-    parts = {"reads": _projections(told["reads"])}
+    parts = {"reads": _projections(told["reads"]), "more": tuple(told.get("more", ()))}
     return FeastOnDemand(**{**told, **parts, "inputs": _fields(told["inputs"]), "fields": _fields(told["fields"])})
 
 
 def _service(told: Mapping[str, Any]) -> FeastService:
-    return FeastService(**{**told, "projections": _projections(told["projections"])})
+    parts = {"projections": _projections(told["projections"]), "more": tuple(told.get("more", ()))}
+    return FeastService(**{**told, **parts})

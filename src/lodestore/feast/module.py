@@ -38,6 +38,16 @@ _CONSTRUCTORS: Mapping[Kind, str] = {
     Kind.LIST: "list_of",
 }
 
+_ANNOTATIONS: Mapping[Kind, str] = {
+    Kind.TEXT: "str",
+    Kind.INTEGER: "int",
+    Kind.NUMBER: "float",
+    Kind.BOOLEAN: "bool",
+    Kind.TIMESTAMP: "object",
+    Kind.STRUCT: "Mapping[str, object]",
+    Kind.LIST: "list[object]",
+}
+
 
 def module_text(translation: Translation) -> str:
     """The module that declares all of it, with a first line that tells whether somebody changed the rest."""
@@ -70,8 +80,9 @@ def _body(translation: Translation) -> Iterator[str]:
     yield from _imports(code)
     if code:
         yield f"\n{code}"
+    kinds = {FeatureRef(one.name, name): each for one in translation.views for name, each in one.features.items()}
     for stub in translation.stubs:
-        yield "\n" + "".join(f"# {line}".rstrip() + "\n" for line in _commented(stub, views))
+        yield "\n" + "".join(f"# {line}".rstrip() + "\n" for line in _commented(stub, views, kinds))
 
 
 class _Variables:
@@ -231,12 +242,12 @@ def _subscript(ref: FeatureRef, views: Mapping[str, str]) -> str:
 # On-demand views, as comments
 
 
-def _commented(stub: Stub, views: Mapping[str, str]) -> Iterator[str]:
+def _commented(stub: Stub, views: Mapping[str, str], kinds: Mapping[FeatureRef, Feature]) -> Iterator[str]:
     """The declaration without a body, then Feast's function, line by line; a comment cannot be left from within."""
     yield f"The on-demand view {stub.name}: write its function in a module of yours, from"
     yield f"    from collections.abc import Mapping; from lodestore import on_demand, {', '.join(_used(stub)) or 'text'}"
     yield ""
-    yield from _declaration(stub, views)
+    yield from _declaration(stub, views, kinds)
     yield ""
     yield "What Feast ran:"
     for line in stub.code.splitlines() or ["(its text cannot be had)"]:
@@ -249,15 +260,16 @@ def _used(stub: Stub) -> list[str]:
     return sorted(_CONSTRUCTORS[kind] for kind in kinds)
 
 
-def _declaration(stub: Stub, views: Mapping[str, str]) -> Iterator[str]:
+def _declaration(stub: Stub, views: Mapping[str, str], kinds: Mapping[FeatureRef, Feature]) -> Iterator[str]:
     yield "@on_demand("
     if stub.reads:
-        yield f"    reads=({', '.join(_subscript(ref, views) for ref in stub.reads)},),"
+        yield from ("    reads=(", *(f"        {_subscript(ref, views)}," for ref in stub.reads), "    ),")
     if stub.inputs:
         yield from f"    inputs={_features(stub.inputs, 1)},".splitlines()
     yield from f"    features={_features(stub.features, 1)},".splitlines()
     yield ")"
-    names = [*(ref.feature for ref in stub.reads), *stub.inputs]
-    parameters = ", ".join(f"{name}: object" for name in names)
-    yield f"def {stub.name}({parameters}) -> Mapping[str, object]:"
+    given = {**{ref.feature: kinds[ref] for ref in stub.reads}, **stub.inputs}
+    yield f"def {stub.name}("
+    yield from (f"    {name}: {_ANNOTATIONS[one.kind]} | None," for name, one in given.items())
+    yield ") -> Mapping[str, object]:"
     yield f"    return {{{', '.join(f'{literal(name)}: ...' for name in stub.features)}}}"

@@ -53,8 +53,9 @@ def _stub(one: FeastOnDemand, views: Views) -> tuple[Stub, list[Remark]]:
     what = f"its {one.mode} function works on {works_on}; here it is a function of one row's values"
     remarks = [Remark("on-demand view", one.name, "left", what, mend)]
     remarks += [Remark("on-demand view", one.name, "left", why) for why in (*problems, *wrong, *also_wrong)]
-    if one.writes:
-        why = "write_to_online_store: here it is computed when it is asked for"
+    words = [*(["owner"] if one.owner else []), *(["tags"] if one.tags else []), *one.more]
+    if words:
+        why = f"settings that are not in its declaration: {', '.join(words)}"
         remarks.append(Remark("on-demand view", one.name, "left", why))
     return Stub(name, tuple(by_name.values()), inputs, features, one.code, one.description), remarks
 
@@ -122,6 +123,9 @@ def _service(
     if one.tags:
         tags = ", ".join(f"{tag}={value}" for tag, value in sorted(one.tags.items()))
         told.append(Remark("feature service", one.name, "left", f"tags: {tags}", "note what matters in doc="))
+    if one.more:
+        what = f"settings without a counterpart: {', '.join(one.more)}"
+        told.append(Remark("feature service", one.name, "left", what))
     return FeatureService(name, refs, owner=owner_of(one.owner), doc=one.description), told + remarks
 
 

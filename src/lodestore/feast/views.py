@@ -100,6 +100,10 @@ class Views:
         if owner:
             self.say(kind, name, "left", f"owner {owner}: only views and services have owners")
 
+    def _said_more(self, kind: str, name: str, more: Iterable[str]) -> None:
+        if more:
+            self.say(kind, name, "left", f"settings without a counterpart: {', '.join(more)}")
+
     def _entity_of(self, view: FeastView) -> Entity | None:
         """The view's entity; several of Feast's are one with several keys."""
         missing = [name for name in view.entities if name not in self.entities]
@@ -211,6 +215,7 @@ class Views:
         if not one.enabled:
             self.say("feature view", one.name, "different", "enabled=False: here a declared view is in use")
         self._kept_words("feature view", one.name, one.tags)
+        self._said_more("feature view", one.name, one.more)
         if one.stream is not None and one.stream.kind in _STREAMS:
             self._tell_stream(one, name)
 
@@ -226,6 +231,9 @@ class Views:
         """The rows of the view's file are named in `[[events]]`, or it is said why not."""
         problem = sources.unread(one, name)
         source = one.source
+        for each in (source, one.stream):
+            if each is not None:
+                self._said_more("source", each.name or one.name, each.more)
         if problem is not None or source is None:
             subject = one.name if source is None else source.name or one.name
             self.say("source", subject, "left", problem.why if problem else "", problem.mend if problem else "")

@@ -62,11 +62,22 @@ def contents_of(repository: Path) -> tuple[str, dict[str, list[Any]]]:
         "views": [*found.feature_views, *found.stream_feature_views],
         "on_demand": found.on_demand_feature_views,
         "services": found.feature_services,
-        "others": [*getattr(found, "label_views", ()), *getattr(found, "permissions", ())],
+        "others": [],
     }
     if any(listed.values()):
-        return "files", listed
+        kinds = ("label_views", "permissions", "projects")
+        others = [one for kind in kinds for one in getattr(found, kind, None) or ()]
+        return "files", {**listed, "others": [*others, *unused(found, listed)]}
     return "registry", registered(repository)
+
+
+def unused(found: Any, listed: Mapping[str, list[Any]]) -> list[Any]:  # noqa: ANN401 - RepoContents
+    """The data sources that no view reads."""
+    used = {id(getattr(one, name, None)) for one in listed["views"] for name in ("batch_source", "stream_source")}
+    read = [one for each in listed["on_demand"] for one in getattr(each, "source_request_sources", {}).values()]
+    names = {one.name for one in read}
+    inner = {id(getattr(one, "batch_source", None)) for one in found.data_sources}
+    return [one for one in found.data_sources if id(one) not in used | inner and one.name not in names]
 
 
 def registered(repository: Path) -> dict[str, list[Any]]:
@@ -149,6 +160,11 @@ def words(one: Any) -> dict[str, Any]:  # noqa: ANN401 - any object of Feast
     }
 
 
+def more(one: Any, usual: Mapping[str, Any]) -> list[str]:  # noqa: ANN401 - any object of Feast
+    """The settings of the object that are not as they are by themselves; `usual` tells how that is."""
+    return [name for name, value in usual.items() if getattr(one, name, value) not in (value, None, "", {})]
+
+
 def entity(one: Any) -> dict[str, Any]:  # noqa: ANN401 - an Entity
     """An entity; Feast gives it one join key."""
     return {**words(one), "join_key": str(one.join_key), "value_type": one.value_type.name}
@@ -178,6 +194,7 @@ def view(one: Any, repository: Path) -> dict[str, Any]:  # noqa: ANN401 - a view
         "views": [str(each.name) for each in getattr(one, "source_views", None) or []],
         "aggregations": len(getattr(one, "aggregations", None) or []),
         "code": code_of(one),
+        "more": more(one, {"offline": False, "enable_validation": False, "version": "latest", "org": ""}),
     }
 
 
@@ -192,9 +209,11 @@ def source(one: Any, repository: Path) -> Optional[dict[str, Any]]:  # noqa: ANN
     """Where values come from: a file with its columns, or the kind of anything else."""
     if one is None:
         return None
+    usual = {"description": "", "owner": "", "tags": {}, "date_partition_column": "", "s3_endpoint_override": ""}
     told = {
-        **words(one),
+        "name": str(one.name),
         "kind": type(one).__name__,
+        "more": more(one, usual),
         "timestamp_field": str(getattr(one, "timestamp_field", "") or ""),
         "created_timestamp_column": str(getattr(one, "created_timestamp_column", "") or ""),
         "field_mapping": {str(theirs): str(ours) for theirs, ours in (one.field_mapping or {}).items()},
@@ -253,8 +272,8 @@ def on_demand(one: Any) -> dict[str, Any]:  # noqa: ANN401 - an OnDemandFeatureV
         "reads": [projection(each) for each in reads.values()],
         "inputs": [field(each) for request in requests.values() for each in request.schema],
         "fields": [field(each) for each in one.features],
-        "writes": bool(getattr(one, "write_to_online_store", False)),
         "code": code_of(one),
+        "more": more(one, {"write_to_online_store": False, "track_metrics": False, "aggregations": [], "org": ""}),
     }
 
 
@@ -270,7 +289,11 @@ def projection(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a FeatureViewProje
 
 def service(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a FeatureService
     """A feature service."""
-    return {**words(one), "projections": [projection(each) for each in one.feature_view_projections]}
+    return {
+        **words(one),
+        "projections": [projection(each) for each in one.feature_view_projections],
+        "more": more(one, {"logging_config": None, "precompute_online": False}),
+    }
 
 
 # Asking Feast for values
@@ -351,7 +374,8 @@ def main() -> None:
     repository = Path(order["repository"])
     # As Feast's own command does it: the repository is the working folder and the first place to import from.
     os.chdir(repository)
-    sys.path[0] = str(repository)
+    sys.path[:] = [str(repository), *(one for one in sys.path if one != str(Path(__file__).parent))]
+    os.environ.setdefault("FEAST_USAGE", "False")  # older versions tell their makers about each call
     try:
         told: dict[str, Any] = {"feast": feast_version()}
         if order["act"] == "describe":

@@ -17,6 +17,8 @@ from feast import (
     ValueType,
 )
 from feast.data_format import JsonFormat
+from feast.feature_logging import LoggingConfig
+from feast.infra.offline_stores.file_source import FileLoggingDestination
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, Json, Map, Set, String, UnixTimestamp
 
@@ -80,7 +82,9 @@ trips = FeatureView(
     entities=[driver, customer],
     ttl=timedelta(hours=2, microseconds=5),
     schema=[Field(name="rides_together", dtype=Int64)],
-    source=FileSource(name="trips_file", path="data/trips.parquet", timestamp_field="ts"),
+    source=FileSource(
+        name="trips_file", path="data/trips.parquet", timestamp_field="ts", description="who rode", owner="fleet"
+    ),
 )
 inferred = FeatureView(
     name="inferred_stats",
@@ -103,6 +107,7 @@ pushed = FeatureView(
         batch_source=FileSource(name="now_file", path="data/now.parquet", timestamp_field="event_timestamp"),
     ),
 )
+spare = FileSource(name="spare_file", path="data/now.parquet", timestamp_field="event_timestamp")
 warehouse = FeatureView(
     name="customer_value",
     entities=[customer],
@@ -170,6 +175,8 @@ every = FeatureView(
 # Names that mean something to Python or to Lodestore.
 named_class = FeatureView(
     name="class",
+    offline=True,
+    org="fleet",
     entities=[driver],
     schema=[Field(name="lambda", dtype=Float64)],
     source=FileSource(
@@ -211,6 +218,7 @@ ranking = FeatureService(
     description="what the ranking reads",
     tags={"model": "rank-3"},
     owner="rank",
+    logging_config=LoggingConfig(destination=FileLoggingDestination(path="data")),
 )
 matching = FeatureService(
     name="Matching v2",
