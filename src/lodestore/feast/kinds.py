@@ -91,6 +91,8 @@ def _by_type(kind: str) -> Carried | Left:
         )
     if kind in _NO_BYTES:
         return Left(f"{kind}: no feature holds bytes", "store the bytes elsewhere, and their address as text")
+    if kind.startswith(("decimal", "date", "time", "duration")):
+        return Left(f"{kind} has no counterpart", "write the column as numbers, text or timestamps")
     matched = _LIST.fullmatch(kind)
     if matched is None or matched[2] not in _PLAIN:
         return Left(f"{kind} has no counterpart", "write the column as JSON objects, which struct() holds")

@@ -9,7 +9,7 @@ from lodestore.feast.description import FeastField, FeastOnDemand, FeastService,
 from lodestore.feast.kinds import Left, feature_of
 from lodestore.feast.names import Names
 from lodestore.feast.report import Remark
-from lodestore.feast.views import Views, owner_of
+from lodestore.feast.views import Views, features_told, owner_of
 from lodestore.spec import Feature, FeatureRef, FeatureService
 
 __all__ = ["Stub", "services_of", "stubs_of"]
@@ -113,7 +113,7 @@ def _service(
         why, mend = "none of its features came over", "declare it anew once they have"
         return None, [Remark("feature service", one.name, "left", why, mend), *remarks]
     name = names.take(one.name)
-    told = [Remark("feature service", one.name, "carried", f"FeatureService {name}, {len(refs)} features")]
+    told = [Remark("feature service", one.name, "carried", f"FeatureService {name}, {features_told(len(refs))}")]
     if name != one.name:
         what = f"the name {one.name!r} becomes {name}"
         told.append(Remark("feature service", one.name, "different", what, "ask for it by the new one"))

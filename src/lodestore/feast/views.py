@@ -17,7 +17,7 @@ from lodestore.feast.report import Outcome, Remark
 from lodestore.spec import Entity, Feature, FeatureView, KeyType, Source, is_owner
 from lodestore.wire import span
 
-__all__ = ["Origin", "Views", "owner_of"]
+__all__ = ["Origin", "Views", "features_told", "owner_of"]
 
 _COLUMNS = ("event_timestamp", "created_timestamp", "event_id", "ingested_at")
 _STREAMS = frozenset({"PushSource", "KafkaSource", "KinesisSource"})
@@ -31,6 +31,11 @@ class Origin:
     feast: str
     keys: Mapping[str, str]
     features: Mapping[str, str]
+
+
+def features_told(count: int) -> str:
+    """The number in words."""
+    return "1 feature" if count == 1 else f"{count} features"
 
 
 def owner_of(owner: str) -> str | None:
@@ -202,7 +207,7 @@ class Views:
 
     def _tell_view(self, one: FeastView, name: str, features: int) -> None:
         lasting = "no ttl" if one.ttl is None else f"ttl {span(one.ttl)}"
-        self.say("feature view", one.name, "carried", f"FeatureView {name}, {features} features, {lasting}")
+        self.say("feature view", one.name, "carried", f"FeatureView {name}, {features_told(features)}, {lasting}")
         self._renamed("feature view", one.name, name, one.name)
         owner = owner_of(one.owner)
         if owner != (one.owner or None):
