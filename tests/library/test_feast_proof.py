@@ -172,7 +172,7 @@ def test_a_personal_value_is_never_shown(compare, repository):
     proven = compare(Answers(repository, lambda row: row | ({"mail": "stolen"} if "mail" in row else {})))
 
     shown = [each for one in proven.proofs for each in one.different]
-    assert {each.feature for each in shown} == {"customer_profile:mail"}
+    assert {each.feature for each in shown} == {"customer_profile@1:mail"}
     assert all((each.ours, each.theirs) == ("(personal)", "(personal)") for each in shown)
 
 

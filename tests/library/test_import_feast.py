@@ -401,6 +401,25 @@ def test_a_second_import_writes_nothing(project, repository, python, call):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_change_in_feast_that_breaks_a_version_makes_the_next_one(tmp_path, project, repository, python, call):
+    views = [json.loads(json.dumps(one)) for one in RECORDED["views"]]
+    hourly = next(one for one in views if one["name"] == "driver_hourly_stats")
+    hourly["fields"] = [one for one in hourly["fields"] if one["name"] != "acc_rate"]
+    now = next(one for one in views if one["name"] == "driver_now")
+    now["ttl"] = 60.0
+    changed = pretended(tmp_path, RECORDED | {"views": views}, name="changed")
+
+    call(repository, "--python", python, "--into", project)
+    value = json.loads(call(repository, "--python", changed, "--into", project, "--json").out)
+    again = json.loads(call(repository, "--python", changed, "--into", project, "--json").out)
+
+    written = catalog_of(vars(loaded((project / "feast_driver_ranking.py").read_text())).values())
+    assert written.latest["driver_hourly_stats"].version == 2
+    assert written.latest["driver_now"].version == 1
+    assert any("acc_rate removed" in one["what"] and "version 2" in one["what"] for one in value["report"])
+    assert again["written"] == []
+
+
 def test_a_folder_of_modules_takes_the_module_in(project, repository, python, call):
     (project / "mine_features").mkdir()
     (project / "mine_features" / "__init__.py").touch()

@@ -85,6 +85,7 @@ def feast(
         _verify(session, project, translated, asked, place, rows)
         return
     _refuse_nothing(place, described, translated)
+    translated = _in_versions(project, translated, module)
     placed = _placed(project, translated, out, module)
     written = [] if planned else _written(placed, force=force)
     value = _value(place, prefix, described, translated, placed, written, planned=planned)
@@ -122,6 +123,16 @@ def _refuse_nothing(place: Path, described: Description, translated: Translation
     why = "; ".join(f"{one.name}: {one.what}" for one in translated.remarks if one.outcome == "left")
     message = f"nothing of {place} can come over: {why or f'its {described.told_by} define no feature view'}"
     raise RefusedError(message)
+
+
+def _in_versions(project: Project | None, translated: Translation, module: str | None) -> Translation:
+    """In the versions that an earlier import wrote, or the next ones where it takes that."""
+    from lodestore.feast import placement, translation
+
+    if project is None:
+        return translated
+    own = placement.module_of(project.settings, translated.project, name=module)
+    return translation.revised(translated, translation.own_views(project.settings.features.modules, own))
 
 
 def _placed(project: Project | None, translated: Translation, out: Path | None, module: str | None) -> Placement:

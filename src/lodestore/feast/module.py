@@ -177,6 +177,8 @@ def _doc(text: str) -> list[str]:
 
 def _view(one: FeatureView, entity: str) -> tuple[str, list[str]]:
     arguments = [literal(one.name), f"entity={entity}"]
+    if one.version != 1:
+        arguments.append(f"version={one.version}")
     if one.owner:
         arguments.append(f"owner={literal(one.owner)}")
     if one.source is not Source.BATCH:

@@ -23,7 +23,7 @@ from lodestore.feast.names import Names, valid
 from lodestore.feast.translation import Translation
 from lodestore.settings import Settings
 
-__all__ = ["Page", "Placement", "event_sections", "place", "place_module", "write"]
+__all__ = ["Page", "Placement", "event_sections", "module_of", "place", "place_module", "write"]
 
 _BEGIN = "# lodestore import feast: {digest} {name}\n"
 _END = "# end of {name}\n"
@@ -55,22 +55,24 @@ class Placement:
     pages: tuple[Page, ...]
 
 
-def place(settings: Settings, translation: Translation, *, name: str | None = None) -> Placement:
-    """What the project's files have to say. Nothing is written.
+def module_of(settings: Settings, project: str, *, name: str | None = None) -> str:
+    """The dotted name of the module: in the first folder of modules that the settings name, or else beside them."""
+    word = _module_name(name or f"feast_{valid(project)}")
+    folders = [one for one in settings.features.modules if (settings.root / one.replace(".", "/")).is_dir()]
+    return f"{folders[0]}.{word}" if folders else word
 
-    The module lies in the first folder of modules that the settings name, or else beside the settings file.
-    """
-    word = _module_name(name or f"feast_{valid(translation.project)}")
+
+def place(settings: Settings, translation: Translation, *, name: str | None = None) -> Placement:
+    """What the project's files have to say. Nothing is written."""
+    module = module_of(settings, translation.project, name=name)
+    folder, _, word = module.rpartition(".")
     text = settings.file.read_text(encoding="utf-8-sig")
     base, foreign = _without_block(text, word, settings.file)
     tree = tomllib.loads(base)
-    modules = [str(one) for one in tree.get("features", {}).get("modules", [])]
-    folder = next((one for one in modules if (settings.root / one.replace(".", "/")).is_dir()), None)
-    module = f"{folder}.{word}" if folder else word
     path = settings.root / f"{module.replace('.', '/')}.py"
-    if folder is None:
+    if not folder:
         _refuse_shadow(word, path)
-    wanted = [] if folder or module in modules else [module]
+    wanted = [] if folder or module in tree.get("features", {}).get("modules", []) else [module]
     sections = event_sections(_renamed(translation.events, tree))
     after = _settings_text(base, tree, word, sections, wanted, settings.file)
     pages = (_page(path, module_text(translation)), Page(settings.file, text, after, foreign))

@@ -101,7 +101,7 @@ class _Question:
 
     @property
     def refs(self) -> list[str]:
-        return [f"{self.view.name}:{name}" for name in self.features]
+        return [f"{self.view.name}@{self.view.version}:{name}" for name in self.features]
 
     def keys_of(self, rows: pa.Table) -> list[tuple[object, ...]]:
         return list(zip(*(rows[key].to_pylist() for key in self.view.entity.keys), strict=True))

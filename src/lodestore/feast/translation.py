@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lodestore.catalog import Catalog, catalog_of, declared
+from lodestore.declarations import compare, shape
 from lodestore.errors import RefusedError
 from lodestore.events import EventSource
 from lodestore.feast.description import Description
@@ -15,7 +16,7 @@ from lodestore.feast.services import Stub, services_of, stubs_of
 from lodestore.feast.views import Origin, Views
 from lodestore.spec import Entity, FeatureService, FeatureView
 
-__all__ = ["Origin", "Stub", "Translation", "others_of", "refuse_taken", "translate"]
+__all__ = ["Origin", "Stub", "Translation", "others_of", "own_views", "refuse_taken", "revised", "translate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,30 @@ def translate(description: Description, *, repository: Path, root: Path, prefix:
         work.origins,
         (*work.remarks, *of_stubs, *of_services, *others),
     )
+
+
+def own_views(modules: Iterable[str], own: str) -> dict[str, FeatureView]:
+    """The views that the module `own` declares so far, by their names."""
+    found = [value for name, value in declared(modules) if name == own]
+    return {one.name: one for one in found if isinstance(one, FeatureView)}
+
+
+def revised(translation: Translation, before: Mapping[str, FeatureView]) -> Translation:
+    """The same in the versions of `before`; a view that breaks what its version promised has the next one."""
+    views: list[FeatureView] = []
+    remarks: list[Remark] = []
+    for view in translation.views:
+        old = before.get(view.name)
+        changes = [] if old is None else compare(shape(old), shape(view))
+        broken = [f"{one.subject} {one.what}" for one in changes if not one.compatible]
+        version = 1 if old is None else old.version + bool(broken)
+        views.append(replace(view, version=version))
+        if broken:
+            what = f"{', '.join(broken)} since the last import: it becomes version {version}"
+            mend = f"lodestore run features fills it and makes it live; {view.name}@{version - 1} is answered as before"
+            feast = translation.origins[view.name].feast
+            remarks.append(Remark("feature view", feast, "different", what, mend))
+    return replace(translation, views=tuple(views), remarks=(*translation.remarks, *remarks))
 
 
 def others_of(modules: Iterable[str], own: str) -> Catalog:
