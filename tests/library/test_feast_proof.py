@@ -140,7 +140,7 @@ def test_files_read_by_both_sides_give_the_same_values(compare, repository):
     assert proven.holds
     assert len(historical) == 4
     assert explained(proven) == {}
-    assert all(one.values == one.equal > 0 for one in historical)
+    assert all(one.values == one.equal > one.present > 0 for one in historical)
 
 
 def test_a_row_that_feast_loses_is_explained_where_we_know_nothing(compare, repository):
@@ -192,6 +192,27 @@ def test_the_other_row_of_a_tie_is_explained_by_what_tells_them_apart(compare, r
 
     assert proven.holds
     assert set(explained(proven)) == {"late"}
+
+
+def test_a_tie_that_we_settle_wrongly_is_a_difference(compare, repository, translated, project, monkeypatch):
+    events = {one.view: one for one in translated.events}
+    views = {one.name: one for one in translated.views}
+    told = told_by(events["driver_hourly_stats"], views["driver_hourly_stats"], root=repository.parent)
+    rates = told.table.group_by(["driver_id", "event_timestamp"]).aggregate([("acc_rate", "list")])["acc_rate_list"]
+    other = {one: pair[1 - at] for pair in rates.to_pylist() if len(pair) == 2 for at, one in enumerate(pair)}
+    rightly = project.store.historical
+
+    def wrongly(entities, refs):
+        joined = rightly(entities, refs)
+        name = "driver_hourly_stats@1:acc_rate"
+        if name not in joined.column_names:
+            return joined
+        turned = [other.get(one, one) for one in joined[name].to_pylist()]
+        return joined.set_column(joined.column_names.index(name), name, pa.array(turned))
+
+    monkeypatch.setattr(project.store, "historical", wrongly)
+
+    assert not compare(Answers(repository)).holds
 
 
 def test_online_values_beyond_the_ttl_are_explained(compare, repository):

@@ -294,6 +294,7 @@ def _proof_value(one: Proof) -> dict[str, Any]:
         "rows": one.rows,
         "values": one.values,
         "equal": one.equal,
+        "present": one.present,
         "explained": dict(one.explained or {}),
         "different": one.different_count,
         "refused": one.refused,
@@ -316,6 +317,7 @@ def _proven_page(proven: Proven) -> Iterator[Block]:
             one.rows,
             one.values,
             one.equal,
+            one.present,
             _explained(one),
             one.different_count,
             one.refused,
@@ -323,7 +325,9 @@ def _proven_page(proven: Proven) -> Iterator[Block]:
         for one in compared
     ]
     yield Table(
-        ("view", "", "rows", "values", "equal", "explained", "different", "rows refused"), rows, title="Compared"
+        ("view", "", "rows", "values", "equal", "not null", "explained", "different", "rows refused"),
+        rows,
+        title="Compared",
     )
     for reason, why in REASONS.items():
         count = sum((one.explained or {}).get(reason, 0) for one in compared)
@@ -343,4 +347,5 @@ def _proven_page(proven: Proven) -> Iterator[Block]:
         yield Table(("view", "", "why"), left, title="Not compared", text=frozenset({"why"}))
     equal, explained = sum(one.equal for one in compared), sum(map(_explained, compared))
     different = sum(one.different_count for one in compared)
-    yield f"\n{proven.compared:,} values compared: {equal:,} equal, {explained:,} explained, {different:,} different"
+    present = sum(one.present for one in compared)
+    yield f"\n{proven.compared:,} values compared: {equal:,} equal ({present:,} of them not null), {explained:,} explained, {different:,} different"

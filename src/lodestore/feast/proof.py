@@ -55,7 +55,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared of one view; `explained` counts values by the reasons of `REASONS`. `problem`: why nothing was."""
+    """What was compared of one view; `problem`: why nothing was.
+
+    `present` of the `equal` values are not null; `explained` counts values by the reasons of `REASONS`.
+    """
 
     view: str
     feast: str
@@ -63,6 +66,7 @@ class Proof:
     rows: int = 0
     values: int = 0
     equal: int = 0
+    present: int = 0
     explained: Mapping[str, int] | None = None
     different: tuple[Difference, ...] = ()
     different_count: int = 0
@@ -233,6 +237,7 @@ def _weighed(
     """Both sides' columns, compared value by value."""
     explained: Counter[str] = Counter()
     different: list[Difference] = []
+    present = 0
     for ref, name in zip(one.refs, one.features, strict=True):
         feature = one.view.feature(name)
         for key, moment, mine, others in zip(keys, moments, ours[ref], theirs[ref], strict=True):
@@ -241,6 +246,8 @@ def _weighed(
                 different.append(_difference(one, feature, ref, key, moment, mine, others))
             elif reason:
                 explained[reason] += 1
+            else:
+                present += mine is not None
     values = len(keys) * len(one.refs)
     return Proof(
         one.view.name,
@@ -249,6 +256,7 @@ def _weighed(
         rows=len(keys),
         values=values,
         equal=values - explained.total() - len(different),
+        present=present,
         explained=dict(explained),
         different=tuple(different[:_SHOWN]),
         different_count=len(different),
@@ -286,7 +294,7 @@ def _reason(
         return "rounded"
     tied = one.told.newest(key, moment)
     values = [_plain(value, feature) for value in tied[feature.name].to_pylist()]
-    if tied.num_rows > 1 and mine in values and others in values:
+    if tied.num_rows > 1 and mine == _plain(_winner(tied)[feature.name], feature) and others in values:
         return "late" if _is_late(tied) else "tie"
     if kind == "online":
         return _reason_online(one, feature, key, mine, others, tied)
@@ -302,6 +310,13 @@ def _reason_online(
     if expired and mine is None and others in known:
         return "expired"
     return "older" if others is None or others in known else None
+
+
+def _winner(tied: pa.Table) -> Mapping[str, Any]:
+    """The row that counts here: the one created last, then the last one of the file; equal rows are one, where the first is."""
+    rows = list({repr(row): row for row in tied.to_pylist()}.values())
+    created = [row.get("created_timestamp") or row["event_timestamp"] for row in rows]
+    return dict(rows[max(range(len(rows)), key=lambda at: (created[at], at))])
 
 
 def _is_late(tied: pa.Table) -> bool:
