@@ -55,7 +55,8 @@ def _documents(project: Project, key: dg.AssetKey) -> Iterator[Measured]:
     )  # fmt: skip
     kept = project.corpus.problems()
     said = "; ".join(one["detail"] for one in kept) or "every source was read to its end"
-    yield Measured("sources_whole", key, not kept, len(kept), 0, said, "lodestore doctor", warning=True)
+    mend = "mend the source, or do what is said here, then: lodestore run ingest"
+    yield Measured("sources_whole", key, not kept, len(kept), 0, said, mend, warning=True)
 
 
 def _chunk_checks(house: House) -> dg.AssetChecksDefinition:

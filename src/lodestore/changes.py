@@ -304,7 +304,8 @@ class Changes:
         live = self._rival(version)
         health = self._pipeline.health(version)
         searched = not of_events(version)
-        golden = self.golden() if searched and live is not None and health.healthy else None
+        judged = self.golden() if searched and live is not None and health.healthy else None
+        golden = None if judged is None else judged.answerable(self._documents())
         ours = self._ranked(version, golden)
         theirs = self._ranked(live, golden)
         metrics: tuple[Measured, ...] = ()
@@ -321,6 +322,7 @@ class Changes:
             index_recall=self.index_recall(version),
             metrics=metrics,
             queries=len(golden.judged) if golden and ours and theirs else 0,
+            unanswerable=len(judged.judged) - len(golden.judged) if judged and golden else 0,
             options=self._options,
             overlap_at_10=share,
             latency_ms={"candidate": ours.latency_p50, "live": theirs.latency_p50} if ours and theirs else {},
@@ -332,6 +334,10 @@ class Changes:
         if report.verdict is Verdict.REFUSED:
             self._hold(version, author="gate", reason="; ".join(report.reasons))
         return report
+
+    def _documents(self) -> frozenset[str]:
+        """The ids of the documents that are in the store today."""
+        return frozenset(self._store.read("documents", ["document_id"])["document_id"].to_pylist())
 
     def _rival(self, version: EmbeddingVersion) -> EmbeddingVersion | None:
         """The live version of the same feature, unless it is this one."""
@@ -375,13 +381,22 @@ class Changes:
         if golden is None or not golden.judged:
             message = "a trial needs golden queries; declare [golden], or draft some: lodestore golden draft"
             raise GoldenError(message)
+        lost = len(golden.judged)
+        golden = golden.answerable(self._documents())
+        if not golden.judged:
+            message = (
+                f"none of the {lost} judged golden queries has a relevant document in the store; judge documents that "
+                "are there, or draft queries about them: lodestore golden draft"
+            )
+            raise GoldenError(message)
         started = time.monotonic()
         self._cut(version)
         costs, rate = self._document_costs(version)
         # What is left after the model was loaded, less what searching and judging take.
         left = 0.75 * seconds - (time.monotonic() - started)
-        known = self._store.read("documents", ["document_id"])["document_id"].to_pylist()
-        asked, documents = sampled(golden, costs, known=known, tokens=left / rate if rate else math.inf)
+        asked, documents = sampled(
+            golden, costs, known=sorted(self._documents()), tokens=left / rate if rate else math.inf
+        )
         within = in_list("document_id", documents)
         self._pipeline.fill(version, documents=frozenset(documents))
         ours = ranked(self._vectors, version, self._embedder(version), asked, where=self._where, within=within)

@@ -285,7 +285,8 @@ def _problem(source: DocumentSource, reading: Reading, gone: Sequence[str], know
         return None
     return (
         f"{len(gone)} of {len(known)} documents of source {source.name!r} are gone, more than max_retire = "
-        f"{source.max_retire:g} allows; none was retired. If that is right, raise documents.{source.name}.max_retire"
+        f"{source.max_retire:g} allows; none was retired. If that is right, run once: "
+        f"LODESTORE_DOCUMENTS__{source.name.upper()}__MAX_RETIRE=1 lodestore run ingest"
     )
 
 

@@ -11,11 +11,21 @@ from lodestore import golden
 from lodestore.backup import NIGHTLY, kept
 from lodestore.composer import check_filters
 from lodestore.context import ContextOptions
-from lodestore.errors import DeclarationError, LodestoreError, ModelError, SettingsError, UnknownNameError, nearest
+from lodestore.errors import (
+    DeclarationError,
+    LodestoreError,
+    ModelError,
+    SettingsError,
+    SourceError,
+    UnknownNameError,
+    nearest,
+)
+from lodestore.events import files
 from lodestore.maintain import NAME as MAINTAIN
 from lodestore.project import Project
 from lodestore.prompts import read_folder
 from lodestore.schedule import longest_pause
+from lodestore.settings import GoldenFiles
 from lodestore.spec import Source
 from lodestore.status import checks_of
 from lodestore.tables import quoted
@@ -29,6 +39,8 @@ Severity = Literal["note", "warning", "error"]
 _SILENCE = timedelta(minutes=5)
 _UNKEPT = timedelta(days=3)
 _SHOWN = 3
+# What this check finds is a finding of its own, with what mends it.
+_TOLD_ALREADY = "sources_whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,19 @@ def _sources(project: Project) -> Iterator[Finding]:
         yield Finding("nothing_retired", one["detail"], "warning", mend)
 
 
+def _events(project: Project) -> Iterator[Finding]:
+    known = {one.name for one in project.catalog.latest.values()}
+    for source in project.settings.events:
+        if source.view not in known:
+            what = f"events.{source.name}.view is {source.view!r}{nearest(source.view, known)}"
+            yield Finding("unknown_event_view", what, "error", "correct the name under [[events]], or declare the view")
+            continue
+        try:
+            files(source, root=project.settings.root)
+        except SourceError as error:
+            yield Finding("no_event_files", str(error), "warning", "put the files there, then: lodestore run features")
+
+
 def _models(project: Project) -> Iterator[Finding]:
     for label in sorted(set(project.versions.declared_labels.values())):
         try:
@@ -166,6 +191,8 @@ def _filling(project: Project, name: str) -> str:
 def _checks(project: Project) -> Iterator[Finding]:
     checks = checks_of(project.logs.rows("checks"))
     for row in checks.failing:
+        if row["check"] == _TOLD_ALREADY:
+            continue
         severity: Severity = "warning" if row["severity"].lower() in {"warn", "warning"} else "error"
         partition = f" of {row['partition']}" if row["partition"] else ""
         detail = f": {row['detail']}" if row["detail"] else ""
@@ -213,13 +240,29 @@ def _golden(project: Project) -> Iterator[Finding]:
         )
         yield Finding("no_golden_set", "no golden set is declared", "note", mend)
         return
+    there = frozenset(project.tables.read("documents", ["document_id"])["document_id"].to_pylist())
+    for declared in project.settings.golden:
+        yield from _golden_set(project, declared, there)
+
+
+def _golden_set(project: Project, declared: GoldenFiles, there: frozenset[str]) -> Iterator[Finding]:
     wanted, root = project.settings.gate.min_queries, project.settings.root
-    for files in project.settings.golden:
-        judged = len(golden.read(files.name, root / files.queries, root / files.qrels).judged)
-        if judged < wanted:
-            what = f"golden set {files.name!r} has {judged} judged queries, fewer than gate.min_queries = {wanted}"
-            mend = "add queries, or lower gate.min_queries; until then a person promotes new versions"
-            yield Finding("few_golden_queries", what, "note", mend)
+    asked = golden.read(declared.name, root / declared.queries, root / declared.qrels)
+    judged = len(asked.judged)
+    lost = judged - len(golden.resolve(asked, project.corpus.ever_seen()).answerable(there).judged) if there else 0
+    if lost:
+        what = (
+            f"of {judged} judged queries of golden set {declared.name!r} {lost} have no relevant document in the store"
+        )
+        mend = (
+            "judge documents that are there, or draft queries about them: lodestore golden draft; the others judge no "
+            "new model"
+        )
+        yield Finding("golden_not_in_store", what, "warning", mend)
+    if judged < wanted:
+        what = f"golden set {declared.name!r} has {judged} judged queries, fewer than gate.min_queries = {wanted}"
+        mend = "add queries, or lower gate.min_queries; until then a person promotes new versions"
+        yield Finding("few_golden_queries", what, "note", mend)
 
 
 def _templates(project: Project) -> Iterator[Finding]:
@@ -255,7 +298,7 @@ def _online(project: Project) -> Iterator[Finding]:
             "journal_waiting",
             f"pushed rows that are not in their history yet: {waiting}",
             "note",
-            "lodestore run features",
+            "lodestore run drain; with a daemon, its sensor does so within a minute",
         )
 
 
@@ -264,6 +307,7 @@ _PROBES = (
     _documents,
     _rejects,
     _sources,
+    _events,
     _models,
     _release,
     _views,

@@ -38,6 +38,8 @@ class Evaluation:
     latency_ms: float
     asked: GoldenSet | None = None
     found: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # Judged queries of which the store has no relevant document; they count as answered by nothing that is wanted.
+    unanswerable: int = 0
 
     @property
     def segments(self) -> dict[str, Scores]:
@@ -65,6 +67,7 @@ class Evaluation:
         """The answer of `evaluate`."""
         out: dict[str, Any] = {"release": self.release, "version": self.version, "mode": self.mode}
         out |= {"golden": self.golden, "queries": len(self.scores), "unjudged": self.unjudged}
+        out["unanswerable"] = self.unanswerable
         out |= {name: one.to_json() for name, one in self.scores.summary(seed=_SEED).items()}
         out |= {"latency_ms": {"p50": round(self.latency_ms, 3)}}
         segments = {name: _summary(scores) for name, scores in self.segments.items()}
@@ -115,5 +118,7 @@ def evaluate(
         project.tables, version, project.embedder(version), asked,
         where=compiled, mode=mode, k=k, weights=weights, titles=titles,
     )  # fmt: skip
+    there = frozenset(project.tables.read("documents", ["document_id"])["document_id"].to_pylist())
+    lost = len(asked.judged) - len(asked.answerable(there).judged)
     counts = (found.scores(asked, k=k), len(asked.unjudged), found.latency_p50)
-    return Evaluation(live.release.generation, version.label, mode, asked.name, *counts, asked, found.documents)
+    return Evaluation(live.release.generation, version.label, mode, asked.name, *counts, asked, found.documents, lost)

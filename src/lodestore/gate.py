@@ -155,20 +155,22 @@ def judge(
     overlap_at_10: float | None = None,
     latency_ms: Mapping[str, float] | None = None,
     searched: bool = True,
+    unanswerable: int = 0,
 ) -> GateReport:
     """Decide from what was measured.
 
     Health comes first and nothing overrides it. A first version needs health only, and so does one that
     no query searches: golden queries tell nothing of what users asked. Otherwise the
     lower bound of the paired bootstrap of nDCG@10 has to stay above minus the tolerance, over at
-    least `min_queries` judged queries.
+    least `min_queries` judged queries. `unanswerable` ones, of which the store has no relevant document, are not among
+    them.
     """
     ill = _illness(health, canary, index_recall, options)
     if ill or live_label is None or not searched:
         enough = "a first version needs health only" if searched else "no golden set applies to it: health is enough"
         verdict, reasons = (Verdict.UNHEALTHY, ill) if ill else (Verdict.PASSED, [enough])
     else:
-        verdict, reasons = _verdict(metrics, queries, options)
+        verdict, reasons = _verdict(metrics, queries, unanswerable, options)
     return GateReport(
         key,
         label,
@@ -185,10 +187,13 @@ def judge(
     )
 
 
-def _verdict(metrics: tuple[Measured, ...], queries: int, options: GateOptions) -> tuple[Verdict, list[str]]:
-    if queries < options.min_queries:
+def _verdict(
+    metrics: tuple[Measured, ...], queries: int, unanswerable: int, options: GateOptions
+) -> tuple[Verdict, list[str]]:
+    if queries < options.min_queries or not queries:
         said = f"{queries} judged golden queries, {options.min_queries} are needed (gate.min_queries); a person decides"
-        return Verdict.INSUFFICIENT_QUERIES, [said]
+        lost = f"{unanswerable} more have no relevant document in the store: see lodestore doctor"
+        return Verdict.INSUFFICIENT_QUERIES, [said, lost] if unanswerable else [said]
     ndcg = metrics[0]
     bound = f"the difference of {ndcg.name} is {_shown(ndcg.difference)}, the lower bound may be {-options.tolerance:g}"
     return (Verdict.PASSED if ndcg.difference.low > -options.tolerance else Verdict.REFUSED), [bound]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -65,6 +65,18 @@ class GoldenSet:
     def documents(self) -> tuple[str, ...]:
         """Every judged document once, as the judgements name it."""
         return tuple(dict.fromkeys(document for judged in self.judgements.values() for document in judged))
+
+    def answerable(self, document_ids: Collection[str]) -> GoldenSet:
+        """The same set with only those judged queries of which a relevant document is among these, by their full ids.
+
+        What no version can answer makes any two of them look alike.
+        """
+        queries = tuple(
+            one
+            for one in self.judged
+            if any(value > 0 and name in document_ids for name, value in self.judgements[one.query_id].items())
+        )
+        return GoldenSet(self.name, queries, _frozen({one.query_id: self.judgements[one.query_id] for one in queries}))
 
     def _has_relevant(self, query: GoldenQuery) -> bool:
         return any(value > 0 for value in self.judgements.get(query.query_id, {}).values())

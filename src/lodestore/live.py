@@ -92,6 +92,7 @@ class Live:
         checked_query(query, k=k, mode=mode)
         started = time.perf_counter()
         version = self.version(feature)
+        self._check_extras(version, mode, extras)
         vector = None if mode == "text" else self.embed([query], feature)[0]
         return self._answer(version, query, vector, k, mode, where, extras, started)
 
@@ -124,6 +125,7 @@ class Live:
             with naming(f"query {place}"):
                 checked_query(query, k=k, mode=mode)
         version = self.version(feature)
+        self._check_extras(version, mode, extras)
         none: list[np.ndarray | None] = [None] * len(queries)
         vectors = none if mode == "text" or not queries else list(self.embed(queries, feature))
         pairs = zip(queries, vectors, strict=True)
@@ -170,12 +172,17 @@ class Live:
         title = (self.weights.title or _TITLE_WEIGHT) if extras.titles else 0.0
         return Weights(self.weights.vector, self.weights.text, title)
 
-    def _titles(self, query: str, version: EmbeddingVersion, mode: Mode, extras: Extras) -> Titles | None:
-        joins = mode == "hybrid" and version.feature == "content"
-        if extras.titles and not joins:
+    def _check_extras(self, version: EmbeddingVersion, mode: Mode, extras: Extras) -> None:
+        """What cannot be had is told before a model is loaded for it."""
+        if extras.titles and not _joins(version, mode):
             message = f"titles join a hybrid search of the content; this one is {mode} of the {version.feature}"
             raise RequestError(message)
-        wanted = joins and self._weighed(extras).title > 0
+        if extras.rerank and self.reranker is None:
+            message = "rerank: no reranker is set; name one as [context] reranker = 'path:FOLDER'"
+            raise RequestError(message)
+
+    def _titles(self, query: str, version: EmbeddingVersion, mode: Mode, extras: Extras) -> Titles | None:
+        wanted = _joins(version, mode) and self._weighed(extras).title > 0
         if not wanted or (extras.titles is None and "title" not in self.versions):
             return None
         return Titles(self.version("title").table, self.embed([query], "title")[0])
@@ -201,10 +208,7 @@ class Live:
 
     def _reranked(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         """The hits by the cross-encoder's scores, which take the place of their own."""
-        if self.reranker is None:
-            message = "rerank: no reranker is set; name one as [context] reranker = 'path:FOLDER'"
-            raise RequestError(message)
-        if not hits:
+        if self.reranker is None or not hits:
             return []
         scores = self.reranker.score(query, [hit.text for hit in hits])
         scored = [replace(hit, score=float(score)) for hit, score in zip(hits, scores, strict=True)]
@@ -288,6 +292,11 @@ class Live:
             )
             raise FingerprintError(message)
         return found
+
+
+def _joins(version: EmbeddingVersion, mode: Mode) -> bool:
+    """Whether titles may join the search."""
+    return mode == "hybrid" and version.feature == "content"
 
 
 def _scores(hit: Hit, *, reranked: bool) -> dict[str, float]:

@@ -81,7 +81,7 @@ GUIDE: Mapping[str, Guide] = MappingProxyType({
         "Documents that left their source have left the store.",
         "a mount that was half empty, a listing that failed, or more documents gone than max_retire allows",
         "answers may quote documents that are no longer there",
-        "lodestore doctor",
+        "do what the message says, or mend the source, then: lodestore run ingest",
     ),
     "chunk_ids_unique": Guide(
         "No chunk is stored twice.",

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from lodestore.doctor import examine
 from lodestore.errors import BudgetError, GateError, GoldenError, HeldError, InUseError
+from lodestore.evaluation import evaluate
 from lodestore.gate import Verdict
 from lodestore.models import EmbeddingVersion
 from lodestore.project import Project, open_project
@@ -101,6 +103,32 @@ def test_a_change_is_planned_built_judged_and_promoted(folder: Path, project: Pr
     assert "live since release 2" in said
     assert changed.releases.live().embeddings["content"] == version.key != live
     assert changed.store.search("refund of a charge").version == "glove@1"
+
+
+def test_queries_about_documents_that_are_gone_judge_no_model(folder: Path, project: Project) -> None:
+    settings = folder / "lodestore.toml"
+    settings.write_text(settings.read_text().replace('uri = "docs/**/*.md"', 'uri = "docs/**/*.md"\nmax_retire = 1.0'))
+    changed = declaring(folder, "glove@1")
+    for name in TOPICS.keys() - {"kitchen"}:
+        (folder / "docs" / f"{name}.md").unlink()
+    ingest(changed)
+    version = built(changed)
+
+    report = changed.changes.gate(version)
+    trial = changed.changes.trial(version)
+    measured = evaluate(changed)
+
+    left = report.queries
+    assert (left, trial.queries, len(measured.scores), measured.unanswerable) == (1, 1, 6, 5)
+    assert report.verdict is Verdict.INSUFFICIENT_QUERIES
+    assert report.reasons[1].startswith(f"{measured.unanswerable} more have no relevant document in the store")
+    found = {one.code: one.what for one in examine(changed)}
+    assert f" {measured.unanswerable} have no relevant document in the store" in found["golden_not_in_store"]
+
+    (folder / "docs/kitchen.md").rename(folder / "docs/other.md")
+    ingest(changed)
+    with pytest.raises(GoldenError, match=r"none of the \d+ judged golden queries has a relevant document"):
+        changed.changes.trial(version)
 
 
 def test_a_version_whose_build_died_before_its_index_is_indexed_before_it_goes_live(

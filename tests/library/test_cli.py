@@ -263,6 +263,19 @@ def test_doctor_exits_1_for_an_error_only(built, own, answer):
     assert set(found["findings"][0]) == {"code", "what", "severity", "mend"}
 
 
+def test_doctor_names_event_sources_that_bring_nothing(own, answer):
+    text = (own / "lodestore.toml").read_text()
+    more = '[[events]]\nname = "typo"\nview = "user_profil"\nuri = "events/*.jsonl"\n'
+    more += '[[events]]\nname = "away"\nview = "user_profile"\nuri = "nowhere/*.jsonl"\n'
+    (own / "lodestore.toml").write_text(text + "\n" + more)
+
+    found = {one["code"]: one for one in answer(own, "doctor", expect=1)["findings"]}
+
+    assert "did you mean 'user_profile'" in found["unknown_event_view"]["what"]
+    assert found["no_event_files"]["what"].startswith("events.away.uri: ")
+    assert found["no_event_files"]["severity"] == "warning"
+
+
 def test_settings_say_where_they_come_from(built, answer, monkeypatch):
     monkeypatch.setenv("LODESTORE_CHUNKS__SIZE", "100")
 
@@ -373,6 +386,36 @@ def test_a_pushed_row_is_read_at_once_and_counts_once(own, answer, tmp_path):
     assert first == {"accepted": 1, "duplicates": 0, "late": 0}
     assert second == {"accepted": 0, "duplicates": 1, "late": 0}
     assert found["columns"]["user_activity:session_queries_count"] == [7]
+
+
+def test_a_file_without_rows_is_nothing_to_push(own, call, tmp_path):
+    for name in ("rows.jsonl", "rows.csv"):
+        (tmp_path / name).write_text("")
+
+        said = call(own, "push", "user_activity", str(tmp_path / name), expect=2).err
+
+        assert f"{name} has no rows; nothing was pushed into user_activity" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["  "],
+        ["x", "--k", "0"],
+        ["x", "--filter", "categry = 'x'"],
+        ["x", "--rerank"],
+        ["x", "--titles", "--mode", "vector"],
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_a_model_is_loaded(built, words):
+    script = (
+        "import sys; from lodestore import cli, project; project.embedder = lambda *_, **__: print('loaded');"
+        f"print(cli.run(['--config', {str(built)!r}, 'search', *{words!r}]))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["2"] or done.stdout.splitlines() == ["1"]
 
 
 def test_push_names_every_bad_row_and_stores_none(own, answer, tmp_path):

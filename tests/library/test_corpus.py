@@ -208,7 +208,7 @@ def test_more_than_max_retire_retires_nothing_and_says_so(corpus, store):
 
     assert (done.retired, store.count("documents")) == (0, 10)
     assert "3 of 10" in done.problem
-    assert "documents.docs.max_retire" in done.problem
+    assert "LODESTORE_DOCUMENTS__DOCS__MAX_RETIRE=1 lodestore run ingest" in done.problem
 
 
 def test_a_source_whose_documents_were_kept_is_told_until_it_is_mended(corpus, store):

@@ -62,7 +62,7 @@ def restore(session: Session, source: str, *, only_check: bool) -> None:
 
 def _what(found: Backup) -> str:
     return (
-        f"{found.uri}: release {found.generation} of {found.at:%Y-%m-%d %H:%M:%S} UTC, "
+        f"{found.uri}: the store as of {found.at:%Y-%m-%d %H:%M:%S} UTC, release {found.generation}, "
         f"{len(found.tables)} tables, {found.rows:,} rows"
     )
 

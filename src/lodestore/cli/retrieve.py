@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,15 +53,19 @@ def search(
     from lodestore.past import moment_of
 
     moment = None if as_of is None else moment_of(as_of)
+    search = partial(session.project.store.search, query, k=k, mode=mode, filter=where, as_of=moment, **extras)
+    if mode != "text":
+        _say_it_loads(session)
+    found = search()
     if mode != "text" and moment is None:
-        _loaded(session)
-    found = session.project.store.search(query, k=k, mode=mode, filter=where, as_of=moment, **extras)
+        # The first one loaded the model: the time that is told is that of an answer, not of a start.
+        found = search()
     session.show(found.to_json(), _hits_page(found, full=full))
 
 
-def _loaded(session: Session) -> None:
-    """The model is in memory, so that the times that are told are those of an answer, not of a start."""
-    session.project.live().embed(["ready"])
+def _say_it_loads(session: Session) -> None:
+    if sys.stderr.isatty():
+        session.note("The model is loaded for this one answer, which takes some seconds; lodestore serve keeps it.")
 
 
 def _hits_page(found: SearchResult, *, full: bool) -> Iterator[Block]:
@@ -156,7 +162,8 @@ def context(
     values = given.variables(project.templates.live(name, live, sticky=options["user_id"] or ""), variables)
     options |= {"template": template, "filter": where, "variables": values, "history": given.turns(history)}
     if options["mode"] != "text":
-        _loaded(session)
+        _say_it_loads(session)
+        project.live().embed(["ready"])  # the times that are told are those of an answer, not of a start
     made = project.store.context(query, record=not no_record, **options)
     session.show(made.to_json(), _context_page(made, options["user_id"]))
 
@@ -193,6 +200,8 @@ def evaluate(session: Session, mode: Mode, label: str | None, name: str | None, 
 def _measures(found: Evaluation) -> Iterator[Block]:
     value = found.to_json()
     yield f"{found.version}, {found.mode}, {value['queries']} judged queries of golden set {found.golden!r}"
+    if found.unanswerable:
+        yield f"{found.unanswerable} of them have no relevant document in the store, and count as not answered"
     names = [name for name, one in value.items() if isinstance(one, dict) and "low" in one]
     rows = [[name, *(f"{value[name][bound]:.3f}" for bound in ("value", "low", "high"))] for name in names]
     yield Table(("measure", "value", "95 % from", "to"), rows)

@@ -127,6 +127,9 @@ def _file_rows(view: FeatureView, path: Path) -> list[Mapping[str, Any]]:
         message = f"{path} is not a file; name one with rows of {view.name}"
         raise SourceError(message)
     found = list(events.rows(events.EventSource("file", view.name, str(path)), path))
+    if not found:
+        message = f"{path} has no rows; nothing was pushed into {view.name}"
+        raise SourceError(message)
     if any(isinstance(row, str) for _, row in found):
         _refuse(view, found)
     return [row for _, row in found if not isinstance(row, str)]
