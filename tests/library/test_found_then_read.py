@@ -178,7 +178,7 @@ def test_a_reading_whose_files_are_gone_is_not_kept_and_a_bad_question_costs_non
     ):
         with pytest.raises(ReadingGoneError):
             look()
-    with pytest.raises(StoreError, match=r"not in the store|not found"):
+    with pytest.raises(StoreError, match=r"not in the store|not found|has none now"):
         store.reading(TABLE).nearest(ones, 1)
 
 
