@@ -231,6 +231,7 @@ def test_a_table_that_was_made_anew_is_found_anew(tmp_path):
     store, other = filled(tmp_path, index_from=10**9), LanceStore(str(tmp_path))
     vector = np.ones(DIMENSION, np.float32)
     search(store, TABLE, "word1", vector, k=3, mode="vector")
+    other.ensure("another", embedding_schema(DIMENSION))
     other.drop(TABLE)
     with pytest.raises(StoreError, match=f"{TABLE} is not in the store"):
         search(store, TABLE, "word1", vector, k=3, mode="vector")
