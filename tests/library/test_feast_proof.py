@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lodestore.catalog import catalog_of
 from lodestore.errors import SourceError
 from lodestore.events import EventSource
 from lodestore.feast.description import described
 from lodestore.feast.proof import prove
 from lodestore.feast.sample import ROW, entity_rows, told_by
-from lodestore.feast.translation import translate
+from lodestore.feast.translation import Origin, Translation, translate
 from lodestore.project import open_project
 from lodestore.spec import Entity, FeatureView, integer
 from lodestore.tables import view_table
@@ -124,6 +126,12 @@ def compare(project, repository, translated):
     return run
 
 
+def told_of(repository, translated, name):
+    events = {one.view: one for one in translated.events}
+    views = {one.name: one for one in translated.views}
+    return told_by(events[name], views[name], root=repository.parent)
+
+
 def explained(proven, kind="historical"):
     out = {}
     for one in proven.proofs:
@@ -177,9 +185,7 @@ def test_a_personal_value_is_never_shown(compare, repository):
 
 
 def test_the_other_row_of_a_tie_is_explained_by_what_tells_them_apart(compare, repository, translated):
-    events = {one.view: one for one in translated.events}
-    views = {one.name: one for one in translated.views}
-    told = told_by(events["driver_hourly_stats"], views["driver_hourly_stats"], root=repository.parent)
+    told = told_of(repository, translated, "driver_hourly_stats")
     rates = told.table.group_by(["driver_id", "event_timestamp"]).aggregate([("acc_rate", "list")])["acc_rate_list"]
     other = {one: pair[1 - at] for pair in rates.to_pylist() if len(pair) == 2 for at, one in enumerate(pair)}
 
@@ -195,9 +201,7 @@ def test_the_other_row_of_a_tie_is_explained_by_what_tells_them_apart(compare, r
 
 
 def test_a_tie_that_we_settle_wrongly_is_a_difference(compare, repository, translated, project, monkeypatch):
-    events = {one.view: one for one in translated.events}
-    views = {one.name: one for one in translated.views}
-    told = told_by(events["driver_hourly_stats"], views["driver_hourly_stats"], root=repository.parent)
+    told = told_of(repository, translated, "driver_hourly_stats")
     rates = told.table.group_by(["driver_id", "event_timestamp"]).aggregate([("acc_rate", "list")])["acc_rate_list"]
     other = {one: pair[1 - at] for pair in rates.to_pylist() if len(pair) == 2 for at, one in enumerate(pair)}
     rightly = project.store.historical
@@ -228,6 +232,23 @@ def test_what_feast_published_earlier_is_explained(compare, repository):
     assert explained(proven, "online")["older"] == 6
 
 
+@pytest.mark.parametrize("wrong", [None, "free"])
+def test_online_nothing_of_feasts_explains_a_value_that_we_do_not_owe(compare, repository, project, monkeypatch, wrong):
+    rightly = project.store.online
+
+    def wrongly(refs, keys):
+        answer = rightly(refs, keys)
+        name = "customer_profile@1:plan"
+        columns = dict(answer.columns)
+        if name in columns:
+            columns[name] = [wrong] * len(columns[name])
+        return types.SimpleNamespace(columns=columns)
+
+    monkeypatch.setattr(project.store, "online", wrongly)
+
+    assert not compare(Answers(repository)).holds
+
+
 def test_an_online_store_that_has_nothing_is_not_compared(compare, repository):
     proven = compare(Answers(repository, online=dict.fromkeys))
 
@@ -252,6 +273,117 @@ def test_what_feast_cannot_answer_is_told(compare, repository):
 
     assert not proven.holds
     assert {one.problem for one in proven.proofs} == {"Feast: KeyError: False", "Feast: KeyError: True"}
+
+
+# --- one view of a few rows, both sides made up
+
+
+HOURS = [START + timedelta(hours=one) for one in range(3)]
+
+
+class Made:
+    """Feast's answers, each a value for an entity row; None as the whole answer loses the row."""
+
+    def __init__(self, historical, online):
+        self.historical, self.online = historical, online
+
+    def values(self, _, asks, *, online=False):
+        for ask in asks:
+            rows = pq.read_table(ask["entities"]).to_pylist()
+            given = [self.online(row["id"]) if online else self.historical(row) for row in rows]
+            out = {name: pa.array(given) for name in ask["features"]} | (
+                {} if online else {ROW: pa.array([row[ROW] for row in rows])}
+            )
+            pq.write_table(pa.table(out).filter(pa.array([one != "lost" for one in given])), ask["out"])
+        return [{"view": ask["view"], "problem": ""} for ask in asks]
+
+
+def owed(rows, *, ttl=None):
+    """What the file's rows (id, moment, value) give for an entity row."""
+
+    def value(row):
+        found = [one for one in rows if one[0] == row["id"] and one[1] <= row["event_timestamp"]]
+        newest = max(found, key=lambda one: one[1], default=None)
+        return newest[2] if newest and (ttl is None or row["event_timestamp"] - newest[1] <= ttl) else None
+
+    return value
+
+
+def proven(folder, rows, *, ours=None, theirs=None, online=({}.get, {}.get), ttl=None, **more):
+    """The proof of a view with these rows in its file; by itself both sides answer what the file says."""
+    own = view_of(ttl=ttl)
+    ids, moments, values = ([row[at] for row in rows] for at in range(3))
+    table = {
+        "id": pa.array(ids, pa.int64()),
+        "event_timestamp": pa.array(moments, pa.timestamp("us", "UTC")),
+        "x": values,
+    }
+    pq.write_table(pa.table(table), folder / "a.parquet")
+    said = more.pop("features", {"x": "x"})
+    came = Translation(
+        "p", (), (own,), (), (), (EventSource("v", "v", "a.parquet"),), {"v": Origin("v", "v", {"id": "id"}, said)}, ()
+    )
+    right = owed(rows, ttl=ttl)
+
+    def joined(asked, refs):
+        answers = pa.array(list(map(ours or right, asked.to_pylist())), pa.int64())
+        for ref in refs:
+            asked = asked.append_column(ref, answers)
+        return asked
+
+    return prove(
+        came,
+        Made(theirs or right, online[1]),
+        folder,
+        root=folder,
+        catalog=catalog_of([own]),
+        joined=joined,
+        read=lambda refs, keys: {ref: list(map(online[0], keys["id"].to_pylist())) for ref in refs},
+        now=more.pop("now", NOW),
+        counted=lambda _: more.get("counted", len(rows)),
+        refused=lambda _: more.get("refused", {}),
+        rows=20,
+    )  # fmt: skip
+
+
+THREE = [(1, HOURS[0], 10), (1, HOURS[1], 11), (1, HOURS[2], 12), (2, HOURS[0], 20), (2, HOURS[1], 21)]
+
+
+def test_a_few_rows_that_both_sides_read_are_the_same(tmp_path):
+    assert proven(tmp_path, THREE).holds
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "reason"),
+    [
+        (12, 11, "older"),
+        (12, None, "older"),
+        (11, 12, None),  # ours is not the newest
+        (None, 12, None),
+        (12, 13, None),  # no row of the file has it
+        (None, None, ""),
+    ],
+)
+def test_online_only_the_newest_row_here_and_an_earlier_one_there_are_explained(tmp_path, ours, theirs, reason):
+    online = (lambda key: ours if key == 1 else 21, lambda key: theirs if key == 1 else 21)
+
+    (one,) = [each for each in proven(tmp_path, THREE, online=online).proofs if each.kind == "online"]
+
+    assert (one.explained, one.different_count) == ({reason: 1} if reason else {}, int(reason is None))
+
+
+def test_online_a_row_of_later_than_now_explains_nothing(tmp_path):
+    online = (lambda key: 11 if key == 1 else 21, lambda key: 12 if key == 1 else 21)
+
+    assert not proven(tmp_path, THREE, online=online, now=HOURS[1]).holds
+
+
+@pytest.mark.parametrize(("ours", "holds"), [(None, True), (12, False)])
+def test_online_what_is_expired_is_null_here(tmp_path, ours, holds):
+    online = (lambda key: ours if key == 1 else None, lambda key: 11 if key == 1 else 21)
+    now = HOURS[2] + timedelta(hours=1, microseconds=1)
+
+    assert proven(tmp_path, THREE, online=online, now=now, ttl=timedelta(hours=1)).holds is holds
 
 
 # --- the sample

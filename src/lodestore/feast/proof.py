@@ -8,11 +8,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lodestore.catalog import Catalog
@@ -285,31 +286,47 @@ def _reason(
     theirs: object,
 ) -> str | None:
     """Empty where both are the same, the reason where the difference is a known one, None where it is not."""
-    if theirs is _LOST:
-        return "lost" if ours is None else None
     mine, others = _plain(ours, feature), _plain(theirs, feature)
-    if mine == others:
+    if theirs is not _LOST and mine == others:
         return ""
+    tied = one.told.newest(key, moment)
+    lasting = not _is_expired(tied, moment, one.view.ttl)
+    owed = _plain(_winner(tied)[feature.name], feature) if tied.num_rows and lasting else None
+    if mine != owed:
+        return None  # nothing that Feast does explains a value that the file does not give
+    if theirs is _LOST:
+        return None if tied.num_rows and lasting else "lost"
     if isinstance(mine, int) and isinstance(others, float) and float(mine) == others:
         return "rounded"
-    tied = one.told.newest(key, moment)
-    values = [_plain(value, feature) for value in tied[feature.name].to_pylist()]
-    if tied.num_rows > 1 and mine == _plain(_winner(tied)[feature.name], feature) and others in values:
+    if tied.num_rows > 1 and lasting and others in _values(tied, feature):
         return "late" if _is_late(tied) else "tie"
-    if kind == "online":
-        return _reason_online(one, feature, key, mine, others, tied)
-    return None
+    return _reason_online(one, feature, key, others, tied, lasting=lasting) if kind == "online" else None
 
 
 def _reason_online(
-    one: _Question, feature: Feature, key: tuple[object, ...], mine: object, others: object, tied: pa.Table
+    one: _Question, feature: Feature, key: tuple[object, ...], others: object, tied: pa.Table, *, lasting: bool
 ) -> str | None:
-    newest = tied["event_timestamp"][0].as_py() if tied.num_rows else None
-    expired = newest is not None and one.view.ttl is not None and one.now - newest > one.view.ttl
-    known = [_plain(value, feature) for value in one.told.of(key)[feature.name].to_pylist()]
-    if expired and mine is None and others in known:
+    """Why Feast's store has another value than the one that is owed: nothing of it expires, and it may lie behind."""
+    if not tied.num_rows:
+        return None
+    if not lasting and others in _values(tied, feature):
         return "expired"
-    return "older" if others is None or others in known else None
+    if others is None:
+        return "older"
+    known = one.told.of(key)
+    earlier = known.filter(pc.less(known["event_timestamp"], tied["event_timestamp"][0]))
+    if others not in _values(earlier, feature):
+        return None
+    return "older" if lasting else "expired"
+
+
+def _values(rows: pa.Table, feature: Feature) -> list[object]:
+    return [_plain(value, feature) for value in rows[feature.name].to_pylist()]
+
+
+def _is_expired(tied: pa.Table, moment: datetime, ttl: timedelta | None) -> bool:
+    """Whether these rows are older than the TTL at that moment; what is exactly as old counts."""
+    return bool(tied.num_rows) and ttl is not None and moment - tied["event_timestamp"][0].as_py() > ttl
 
 
 def _winner(tied: pa.Table) -> Mapping[str, Any]:
