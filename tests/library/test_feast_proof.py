@@ -16,11 +16,11 @@ from lodestore.catalog import catalog_of
 from lodestore.errors import SourceError
 from lodestore.events import EventSource
 from lodestore.feast.description import described
-from lodestore.feast.proof import prove
+from lodestore.feast.proof import _plain, prove
 from lodestore.feast.sample import ROW, entity_rows, told_by
 from lodestore.feast.translation import Origin, Translation, translate
 from lodestore.project import open_project
-from lodestore.spec import Entity, FeatureView, integer
+from lodestore.spec import Entity, FeatureView, integer, struct
 from lodestore.tables import view_table
 from tests.feast.data import START, build
 
@@ -108,22 +108,26 @@ def project(tmp_path_factory, repository, translated):
 
 @pytest.fixture
 def compare(project, repository, translated):
-    def run(answers, *, rows=60, refused=None):
+    def run(answers, *, rows=60, refused=None, empty="", undeclared=False):
         return prove(
             translated,
             answers,
             repository,
             root=project.settings.root,
-            catalog=project.catalog,
+            catalog=without(project.catalog, "trips") if undeclared else project.catalog,
             joined=lambda entities, refs: project.store.historical(entities, list(refs)),
             read=lambda refs, keys: project.store.online(list(refs), keys.to_pydict()).columns,
             now=NOW,
-            counted=lambda view: project.tables.count(view_table(view)),
+            counted=lambda view: 0 if view.name == empty else project.tables.count(view_table(view)),
             refused=lambda _: refused or {},
             rows=rows,
         )
 
     return run
+
+
+def without(catalog, name):
+    return catalog_of(one for one in catalog.views.values() if one.name != name)
 
 
 def told_of(repository, translated, name):
@@ -252,7 +256,7 @@ def test_online_nothing_of_feasts_explains_a_value_that_we_do_not_owe(compare, r
 def test_an_online_store_that_has_nothing_is_not_compared(compare, repository):
     proven = compare(Answers(repository, online=dict.fromkeys))
 
-    assert {one.problem for one in proven.proofs if one.kind == "online"} == {"Feast's online store has nothing of it"}
+    assert {one.note for one in proven.proofs if one.kind == "online"} == {"Feast's online store has nothing of it"}
     assert proven.holds
 
 
@@ -384,6 +388,73 @@ def test_online_what_is_expired_is_null_here(tmp_path, ours, holds):
     now = HOURS[2] + timedelta(hours=1, microseconds=1)
 
     assert proven(tmp_path, THREE, online=online, now=now, ttl=timedelta(hours=1)).holds is holds
+
+
+def test_a_view_of_which_every_row_is_refused_fails(tmp_path):
+    refused = {f"a.parquet#{row}": "x: inf is no finite number" for row in range(5)}
+
+    made = proven(tmp_path, THREE, counted=0, refused=refused)
+
+    assert not made.holds
+    assert made.proofs[0].problem == "all rows of its files are refused"
+    assert made.proofs[0].refused == 5
+    assert len(made.proofs[0].refusals) == 5
+
+
+@pytest.mark.parametrize("wrong", [{"counted": 0}, {"gone": True}, {"undeclared": True}])
+def test_a_view_with_a_file_that_could_not_be_compared_fails_where_others_are_the_same(compare, repository, wrong):
+    class Partly(Answers):
+        def values(self, _, asks, *, online=False):
+            answers = super().values(_, asks, online=online)
+            return [one | ({"problem": "KeyError"} if one["view"] == "trips" else {}) for one in answers]
+
+    answers = (Partly if "gone" in wrong else Answers)(repository)
+    made = compare(answers, empty="trips" if "counted" in wrong else "", undeclared="undeclared" in wrong)
+
+    assert made.compared
+    assert {one.view for one in made.proofs if not one.holds} == {"trips"}
+    assert not made.holds
+
+
+def test_a_file_without_rows_is_a_note(tmp_path):
+    made = proven(tmp_path, [], counted=0)
+
+    assert made.proofs[0].note == "its file has no rows"
+    assert made.proofs[0].holds
+
+
+def test_nothing_but_nulls_is_no_proof_where_the_file_has_values(tmp_path):
+    rows = [(1, NOW + timedelta(days=400), 5)] * 2  # neither side has it at any moment that is asked
+
+    made = proven(tmp_path, rows, ours=lambda _: None, theirs=lambda _: None)
+
+    assert not made.holds
+
+
+def test_nothing_but_nulls_is_enough_where_the_file_has_nothing_else(tmp_path):
+    assert proven(tmp_path, [(1, HOURS[0], None), (2, HOURS[0], None)]).holds
+
+
+def test_a_row_that_feast_loses_is_a_difference_where_the_file_has_one_with_a_null(tmp_path):
+    rows = [(1, HOURS[0], None), (2, HOURS[0], 5)]
+    theirs = lambda row: "lost" if row["id"] == 1 else owed(rows)(row)  # noqa: E731
+
+    made = proven(tmp_path, rows, theirs=theirs)
+
+    assert made.proofs[0].different_count > 0
+
+
+def test_a_feature_that_the_project_lacks_is_told(tmp_path):
+    made = proven(tmp_path, THREE, features={"x": "x", "y": "Y y"})
+
+    assert made.proofs[0].missing == ("Y y",)
+    assert made.proofs[0].equal > 0
+    assert not made.holds
+
+
+def test_texts_that_are_no_json_are_compared_as_they_are():
+    assert _plain("{not json", struct()) == "{not json"
+    assert _plain('{"a": 1}', struct()) == {"a": 1}
 
 
 # --- the sample

@@ -271,10 +271,8 @@ def _proven_value(proven: Proven) -> dict[str, Any]:
     return {
         "ok": proven.holds,
         "values": proven.compared,
-        "views": [_proof_value(one) for one in proven.proofs if not one.problem],
-        "not_compared": [
-            {"view": one.view, "kind": one.kind, "why": one.problem} for one in proven.proofs if one.problem
-        ],
+        "views": [_proof_value(one) for one in proven.proofs if not one.why],
+        "not_compared": [_left_value(one) for one in proven.proofs if one.why],
         "examples": jsonable(
             [
                 {"feature": each.feature, "keys": dict(each.keys), "event_timestamp": each.moment}
@@ -299,7 +297,13 @@ def _proof_value(one: Proof) -> dict[str, Any]:
         "different": one.different_count,
         "refused": one.refused,
         "refusals": list(one.refusals),
+        "missing": list(one.missing),
     }
+
+
+def _left_value(one: Proof) -> dict[str, Any]:
+    told = {"view": one.view, "kind": one.kind, "why": one.why, "ok": one.holds}
+    return told | {"refused": one.refused, "refusals": list(one.refusals), "missing": list(one.missing)}
 
 
 def _explained(one: Proof) -> int:
@@ -309,7 +313,7 @@ def _explained(one: Proof) -> int:
 def _proven_page(proven: Proven) -> Iterator[Block]:
     from lodestore.feast.proof import REASONS
 
-    compared = [one for one in proven.proofs if not one.problem]
+    compared = [one for one in proven.proofs if not one.why]
     rows = [
         [
             one.view,
@@ -339,12 +343,16 @@ def _proven_page(proven: Proven) -> Iterator[Block]:
                 {**each.keys, "at": each.moment, "here": each.ours, "Feast": each.theirs},
                 title=f"{each.feature} differs",
             )
-        if one.refused and one.kind == "historical":
+    for one in (each for each in proven.proofs if each.kind == "historical"):
+        if one.refused:
             yield f"\n{one.view}: {one.refused} rows of its files are refused, such as"
             yield from (f"  {_shown(each)}" for each in one.refusals)
-    left = [[one.view, one.kind, one.problem] for one in proven.proofs if one.problem]
+        if one.missing:
+            names = _shown(", ".join(one.missing))
+            yield f"\n{one.view}: the project's view does not have {names}; run lodestore import feast without --verify"
+    left = [[one.view, one.kind, "" if one.holds else "fails", _shown(one.why)] for one in proven.proofs if one.why]
     if left:
-        yield Table(("view", "", "why"), left, title="Not compared", text=frozenset({"why"}))
+        yield Table(("view", "", "", "why"), left, title="Not compared", text=frozenset({"why"}))
     equal, explained = sum(one.equal for one in compared), sum(map(_explained, compared))
     different = sum(one.different_count for one in compared)
     present = sum(one.present for one in compared)

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -56,9 +56,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared of one view; `problem`: why nothing was.
+    """What was compared of one view; `problem`: why nothing was, or why that proves nothing; `note`: why it need not be.
 
-    `present` of the `equal` values are not null; `explained` counts values by the reasons of `REASONS`.
+    `present` of the `equal` values are not null; `explained` counts values by the reasons of `REASONS`. `missing` are
+    the features in Feast that the project's view does not have.
     """
 
     view: str
@@ -73,7 +74,20 @@ class Proof:
     different_count: int = 0
     refused: int = 0
     refusals: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     problem: str = ""
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether both sides are the same in all that could be asked; an online store that fails is no history."""
+        unproven = bool(self.problem) and self.kind == "historical"
+        return not (unproven or self.different_count or self.refused or self.missing)
+
+    @property
+    def why(self) -> str:
+        """Why nothing counts as compared; empty where something does."""
+        return self.problem or self.note
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +103,8 @@ class Proven:
 
     @property
     def holds(self) -> bool:
-        """Whether something was compared, every difference is explained, and no row was refused."""
-        wrong = any(one.different_count or one.refused for one in self.proofs)
-        return bool(self.compared) and not wrong
+        """Whether something was compared, every view with a file was, every difference is explained, and no row was refused."""
+        return bool(self.compared) and all(one.holds for one in self.proofs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,7 @@ class _Question:
     asked: pa.Table
     features: Mapping[str, str]  # ours -> Feast's
     refused: Mapping[str, str]
+    missing: tuple[str, ...]  # as Feast calls them
     now: datetime
 
     @property
@@ -134,36 +148,57 @@ def prove(
     questions: list[_Question] = []
     proofs: list[Proof] = []
     for name, origin in translation.origins.items():
-        problem, view = _problem(name, events, catalog, counted)
-        if problem or view is None:
-            proofs.append(Proof(name, origin.feast, problem=problem))
-            continue
         try:
-            told = told_by(events[name], view, root=root)
-            asked = entity_rows(told, ttl=view.ttl, rows=rows)
-            features = {ours: theirs for ours, theirs in origin.features.items() if ours in view.features}
-            turned_away = refused(view)
-            questions.append(_Question(view, origin, told, asked, features, turned_away, now))
+            made = _question(origin, events.get(name), catalog, root, rows, now, counted, refused)
         except LodestoreError as error:
-            proofs.append(Proof(name, origin.feast, problem=str(error)))
+            made = Proof(name, origin.feast, problem=str(error))
+        (questions if isinstance(made, _Question) else proofs).append(made)  # type: ignore[arg-type]
     proofs += _answered(questions, interpreter, repository, joined)
     proofs += _online(questions, interpreter, repository, read, now)
     return Proven(tuple(sorted(proofs, key=lambda one: (one.kind, one.view))))
 
 
-def _problem(
-    name: str, events: Mapping[str, EventSource], catalog: Catalog, counted: Callable[[FeatureView], int]
-) -> tuple[str, FeatureView | None]:
-    if name not in events:
-        return "its rows are not read from a file", None
-    if name not in catalog.latest:
-        return (
-            "the project does not declare it; run lodestore import feast without --verify first, with the same --prefix",
-            None,
+def _question(
+    origin: Origin,
+    source: EventSource | None,
+    catalog: Catalog,
+    root: Path,
+    rows: int,
+    now: datetime,
+    counted: Callable[[FeatureView], int],
+    refused: Callable[[FeatureView], Mapping[str, str]],
+) -> _Question | Proof:
+    """What to ask of a view, or why nothing can be; rows that are turned away are a reason before all others."""
+    proof = Proof(origin.view, origin.feast)
+    if source is None:
+        return replace(proof, note="its rows are not read from a file")
+    if origin.view not in catalog.latest:
+        why = (
+            "the project does not declare it; run lodestore import feast without --verify first, with the same --prefix"
         )
-    if not counted(catalog.latest[name]):
-        return "its history is empty; run: lodestore run features", None
-    return "", catalog.latest[name]
+        return replace(proof, problem=why)
+    view = catalog.latest[origin.view]
+    turned_away = refused(view)
+    proof = replace(proof, **_refusals(turned_away))
+    features = {ours: theirs for ours, theirs in origin.features.items() if ours in view.features}
+    missing = tuple(theirs for ours, theirs in origin.features.items() if ours not in view.features)
+    proof = replace(proof, missing=missing)
+    if not features:
+        return replace(proof, problem="the project's view has none of its features")
+    told = told_by(source, view, root=root)
+    if not counted(view):
+        if turned_away:
+            return replace(proof, problem="all rows of its files are refused")
+        if not told.table.num_rows:
+            return replace(proof, note="its file has no rows")
+        return replace(proof, problem="its history is empty; run: lodestore run features")
+    asked = entity_rows(told, ttl=view.ttl, rows=rows)
+    return _Question(view, origin, told, asked, features, turned_away, missing, now)
+
+
+def _refusals(refused: Mapping[str, str]) -> dict[str, Any]:
+    shown = tuple(f"{place}: {why}" for place, why in list(refused.items())[:_SHOWN])
+    return {"refused": len(refused), "refusals": shown}
 
 
 def _answered(
@@ -188,7 +223,11 @@ def _ask(one: _Question, rows: pa.Table, folder: Path, place: int) -> dict[str, 
 
 
 def _failed(one: _Question, kind: Way, problem: str) -> Proof | None:
-    return Proof(one.view.name, one.origin.feast, kind, problem=f"Feast: {problem}") if problem else None
+    if not problem:
+        return None
+    missing = one.missing if kind == "historical" else ()
+    failed = Proof(one.view.name, one.origin.feast, kind, missing=missing, problem=f"Feast: {problem}")
+    return replace(failed, **_refusals(one.refused))
 
 
 def _historical(one: _Question, out: str, joined: Joined) -> Proof:
@@ -201,7 +240,15 @@ def _historical(one: _Question, out: str, joined: Joined) -> Proof:
         given = told[feast].to_pylist()
         theirs[ref] = [given[place[row]] if row in place else _LOST for row in range(one.asked.num_rows)]
     mine = {ref: ours[ref].to_pylist() for ref in one.refs}
-    return _weighed(one, "historical", one.keys_of(one.asked), moments, mine, theirs)
+    weighed = _weighed(one, "historical", one.keys_of(one.asked), moments, mine, theirs)
+    if weighed.present or weighed.different_count or not _has_values(one):
+        return weighed
+    return replace(weighed, problem="nothing but nulls is the same on both sides, and its file has values")
+
+
+def _has_values(one: _Question) -> bool:
+    """Whether the file has any value of these features that is not null."""
+    return any(not pc.all(pc.is_null(one.told.table[name], nan_is_null=True)).as_py() for name in one.features)
 
 
 def _online(
@@ -222,7 +269,7 @@ def _read(one: _Question, rows: pa.Table, out: str, read: Read, now: datetime) -
     told = pq.read_table(out)
     theirs = {ref: told[name].to_pylist() for ref, name in zip(one.refs, one.features.values(), strict=True)}
     if all(value is None for column in theirs.values() for value in column):
-        return Proof(one.view.name, one.origin.feast, "online", problem="Feast's online store has nothing of it")
+        return Proof(one.view.name, one.origin.feast, "online", note="Feast's online store has nothing of it")
     mine = read(one.refs, rows)
     return _weighed(one, "online", one.keys_of(rows), [now] * rows.num_rows, mine, theirs)
 
@@ -261,8 +308,8 @@ def _weighed(
         explained=dict(explained),
         different=tuple(different[:_SHOWN]),
         different_count=len(different),
-        refused=len(one.refused),
-        refusals=tuple(f"{place}: {why}" for place, why in list(one.refused.items())[:_SHOWN]),
+        missing=one.missing if kind == "historical" else (),
+        **_refusals(one.refused),
     )
 
 
@@ -349,10 +396,18 @@ def _plain(value: Any, feature: Feature) -> Any:  # noqa: ANN401 - any value
     if value is None or is_missing(value) or (isinstance(value, float) and math.isnan(value)):
         return None
     if feature.kind is Kind.STRUCT:
-        return json.loads(value) if isinstance(value, str) else value
+        return _parsed(value) if isinstance(value, str) else value
     if isinstance(value, datetime):
         moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
         return datetime.combine(moment.date(), moment.timetz()).astimezone(UTC)
     if isinstance(value, list) and feature.item is not None:
         return [_plain(one, feature.item) for one in value]
     return value
+
+
+def _parsed(text: str) -> object:
+    """What the JSON says; a text that is none is compared as it is."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
