@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ _CREATED = "created_timestamp"
 _HOUR = timedelta(hours=1)
 _MONTH = timedelta(days=30)
 _TICK = timedelta(microseconds=1)
+_SEED = 0x9E3779B97F4A7C15
+Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,32 +94,53 @@ def _rounded_up(nanos: pa.ChunkedArray) -> pa.ChunkedArray:
 def entity_rows(told: Told, *, ttl: timedelta | None, rows: int) -> pa.Table:
     """About that many different entity rows, always the same ones.
 
-    They lie evenly over the files, in turn at a row's time, just before it, an hour later, at the end of the TTL and
-    just beyond it (without one: a month later); a fifth of them where two rows have the same keys and time.
+    They lie evenly over the files, each by a hash at the row's time, just before it, an hour later, at the end of the
+    TTL or just beyond it (without one: a month later). The first and the last row of their keys are always asked at
+    their own time, and as many as a fifth more where two rows have the same keys and time.
     """
     table, total = told.table, told.table.num_rows
     if not total:
         return _numbered(table.select([*told.keys, _EVENT]))
     events = np.asarray(table[_EVENT].cast(pa.int64()))
-    spread = np.unique(np.linspace(0, total - 1, min(rows, total)).astype(np.int64))
+    same = _same_keys(table, told.keys)
+    starts = np.flatnonzero(np.concatenate([[True], ~same]))
+    spread = _evenly(events, max(rows - 2 * min(len(starts), rows // 3), 1))
+    groups = np.unique(np.searchsorted(starts, spread, side="right")) - 1
+    ends = np.concatenate([starts[groups], np.append(starts, total)[groups + 1] - 1])
+    ties = np.flatnonzero(same & (events[:-1] == events[1:]))
+    ties = ties[_evenly(events[ties], max(rows // 5, 1))]
     lasting = (ttl or _MONTH) // _TICK
     steps = np.array([0, -2, _HOUR // _TICK, lasting, lasting + 1])
-    ties = _ties(table, told.keys)
-    ties = ties[np.unique(np.linspace(0, len(ties) - 1, min(max(rows // 5, 1), len(ties))).astype(np.int64))]
-    places = np.concatenate([spread, ties])
-    moments = np.concatenate([events[spread] + steps[np.arange(len(spread)) % len(steps)], events[ties]])
+    chosen = steps[_mixed(events[spread], spread + total) % len(steps)]
+    places = np.concatenate([spread, ends, ties])
+    moments = np.concatenate([events[spread] + chosen, events[ends], events[ties]])
     asked = table.select(told.keys).take(pa.array(places))
     asked = asked.append_column(_EVENT, pa.array(moments).cast(MOMENT))
     return _numbered(asked.group_by([*told.keys, _EVENT], use_threads=False).aggregate([]))
 
 
-def _ties(table: pa.Table, keys: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The places of rows that the next one shares its keys and event time with."""
-    same = np.ones(max(table.num_rows - 1, 0), dtype=bool)
-    for name in (*keys, _EVENT):
+def _evenly(events: Numbers, count: int) -> Numbers:
+    """As many places, evenly over all of them; a hash takes one of each part, so that no rhythm of the rows is met."""
+    count = min(count, len(events))
+    bounds = np.linspace(0, len(events), count + 1).astype(np.int64)
+    return bounds[:-1] + _mixed(events[bounds[:-1]], bounds[:-1]) % np.diff(bounds)
+
+
+def _mixed(events: Numbers, places: Numbers) -> Numbers:
+    """A number for each row that tells nothing of its place (the last step of splitmix64), the same in every run."""
+    mixed = events.astype(np.uint64) + places.astype(np.uint64) * np.uint64(_SEED)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+
+
+def _same_keys(table: pa.Table, keys: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Of each row but the last, whether the next one has the same keys."""
+    same = np.ones(table.num_rows - 1, dtype=bool)
+    for name in keys:
         column = table[name]
         same &= np.asarray(pc.equal(column.slice(0, len(column) - 1), column.slice(1)))
-    return np.flatnonzero(same)
+    return same
 
 
 def _numbered(asked: pa.Table) -> pa.Table:
