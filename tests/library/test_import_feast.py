@@ -420,6 +420,55 @@ def test_a_change_in_feast_that_breaks_a_version_makes_the_next_one(tmp_path, pr
     assert again["written"] == []
 
 
+def fewer(tmp_path, *gone):
+    """The recorded repository without these views and services."""
+    kept = {kind: [one for one in RECORDED[kind] if one["name"] not in gone] for kind in ("views", "services")}
+    return pretended(tmp_path, RECORDED | kept, name="fewer")
+
+
+def test_what_feast_no_longer_has_is_told_and_goes_by_force_only(tmp_path, project, repository, python, call):
+    call(repository, "--python", python, "--into", project)
+    before = {path: path.read_bytes() for path in project.glob("*.*")}
+    less = fewer(tmp_path, "trips", "driver_now", "ranking")
+
+    refused = call(repository, "--python", less, "--into", project, expect=1).err
+    plan = json.loads(call(repository, "--python", less, "--into", project, "--plan", "--json").out)
+
+    assert {path: path.read_bytes() for path in before} == before
+    for told in ("feature view trips", "feature view driver_now", "feature service ranking", "[[events]] trips"):
+        assert told in " ".join(refused.split())
+        assert told in {f"{one['kind']} {one['name']}" for one in plan["report"] if "earlier import" in one["what"]}
+        assert any(told in one for one in plan["needs_force"])
+    call(repository, "--python", less, "--into", project, "--force")
+    assert '"trips"' not in (project / "feast_driver_ranking.py").read_text()
+
+
+@pytest.mark.parametrize("prefix", ["", "other_"])
+def test_a_second_repository_of_the_same_project_is_refused(tmp_path, project, repository, python, call, prefix):
+    call(repository, "--python", python, "--into", project)
+    before = {path: path.read_bytes() for path in project.glob("*.*")}
+    second = repository
+    if not prefix:
+        second = build(tmp_path / "second")
+    words = [second, "--python", python, "--into", project, "--prefix", prefix]
+
+    refused = call(*words, expect=1).err
+
+    assert "--module" in refused
+    assert str(repository) in refused
+    assert {path: path.read_bytes() for path in before} == before
+    call(*words, "--force")
+    assert str(second) in (project / "feast_driver_ranking.py").read_text()
+
+
+def test_a_second_repository_comes_into_a_module_of_its_own(project, repository, python, call):
+    call(repository, "--python", python, "--into", project)
+
+    call(repository, "--python", python, "--into", project, "--prefix", "b_", "--module", "feast_second")
+
+    assert load(project, environ={}).features.modules == ("feast_second", "feast_driver_ranking")
+
+
 def test_a_folder_of_modules_takes_the_module_in(project, repository, python, call):
     (project / "mine_features").mkdir()
     (project / "mine_features" / "__init__.py").touch()

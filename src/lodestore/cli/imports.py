@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def feast(
     what is different and what did not come over is told line by line. After `lodestore run features`, --verify asks
     both sides for the same rows.
     """
-    from lodestore.feast import interpreter, translation
+    from lodestore.feast import interpreter, placement, translation
 
     _check_options(into, out, planned=planned, verify=verify)
     place = interpreter.repository_of(repository)
@@ -87,6 +88,7 @@ def feast(
     _refuse_nothing(place, described, translated)
     translated = _in_versions(project, translated, module)
     placed = _placed(project, translated, out, module)
+    translated = replace(translated, remarks=(*translated.remarks, *placement.removed(placed)))
     written = [] if planned else _written(placed, force=force)
     value = _value(place, prefix, described, translated, placed, written, planned=planned)
     session.show(value, _page(value, placed, translated, planned=planned))
@@ -178,6 +180,7 @@ def _value(
         "files": [str(one.path) for one in placed.pages],
         "written": written,
         "sections": placed.sections,
+        "needs_force": [one.foreign for one in placed.pages if one.changed and one.foreign],
         "counts": counted(translated.remarks),
         "report": [one.to_json() for one in translated.remarks],
     } | ({"would_write": {str(one.path): one.after for one in placed.pages if one.changed}} if planned else {})

@@ -5,6 +5,7 @@ Texts from outside are only ever string literals and comments, so that nothing o
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -16,9 +17,10 @@ from lodestore.feast.services import Stub
 from lodestore.feast.translation import Translation
 from lodestore.spec import Entity, Feature, FeatureRef, FeatureService, FeatureView, Kind, Source
 
-__all__ = ["is_untouched", "literal", "module_text"]
+__all__ = ["came_from", "declares", "is_untouched", "literal", "module_text"]
 
 _MARK = "# lodestore import feast: "
+_ORIGIN = "# of "
 _INTRO = '''"""What came from a Feast repository{project}.
 
 Written by `lodestore import feast`, which writes it anew when it is called again, unless it was changed since: the
@@ -27,6 +29,7 @@ first line tells. Leave it as it is, and put what is yours into another module.
 '''
 _WIDTH = 96  # well below the formatter's, which counts wide characters as two
 _INDENT = "    "
+_KINDS = {"FeatureView": "feature view", "FeatureService": "feature service"}
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 _CONSTRUCTORS: Mapping[Kind, str] = {
     Kind.TEXT: "text",
@@ -61,6 +64,28 @@ def is_untouched(text: str) -> bool:
     return first == f"{_MARK}{_digest(body)}"
 
 
+def came_from(text: str) -> str:
+    """The line that tells of which repository a module was written, with which prefix; empty where there is none."""
+    line = text.split("\n", 2)[1:2]
+    return line[0] if text.startswith(_MARK) and line and line[0].startswith(_ORIGIN) else ""
+
+
+def declares(text: str) -> list[tuple[str, str]]:
+    r"""The kinds and names of the views and services that a written module declares; none of another's, or a broken one.
+
+    >>> declares('# lodestore import feast: 0\ntrips = FeatureView("trips", entity=driver)')
+    [('feature view', 'trips')]
+    """
+    try:
+        body = ast.parse(text).body if text.startswith(_MARK) else []
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    calls = [one.value for one in body if isinstance(one, ast.Assign) and isinstance(one.value, ast.Call)]
+    named = [(one.func.id, one.args[0]) for one in calls if isinstance(one.func, ast.Name) and one.args]
+    told = [(_KINDS[func], one.value) for func, one in named if func in _KINDS and isinstance(one, ast.Constant)]
+    return [(kind, str(name)) for kind, name in told]
+
+
 def _digest(body: str) -> str:
     return sha256(body.encode()).hexdigest()[:32]
 
@@ -75,6 +100,7 @@ def _body(translation: Translation) -> Iterator[str]:
     project = (
         f", the project {literal(translation.project)}" if re.fullmatch(r"[\w-]{1,60}", translation.project) else ""
     )
+    yield f"{_ORIGIN}{literal(translation.repository)}, prefix {literal(translation.prefix)}\n"
     yield _INTRO.format(project=project)
     code = "\n".join(parts)
     yield from _imports(code)

@@ -18,12 +18,13 @@ from typing import Any
 
 from lodestore.errors import DeclarationError, RefusedError, StoreWriteError
 from lodestore.events import EventSource
-from lodestore.feast.module import is_untouched, module_text
+from lodestore.feast.module import came_from, declares, is_untouched, module_text
 from lodestore.feast.names import Names, valid
+from lodestore.feast.report import Remark
 from lodestore.feast.translation import Translation
 from lodestore.settings import Settings
 
-__all__ = ["Page", "Placement", "event_sections", "module_of", "place", "place_module", "write"]
+__all__ = ["Page", "Placement", "event_sections", "module_of", "place", "place_module", "removed", "write"]
 
 _BEGIN = "# lodestore import feast: {digest} {name}\n"
 _END = "# end of {name}\n"
@@ -33,12 +34,17 @@ _MODULES = re.compile(r"^[ \t]*modules[ \t]*=[ \t]*\[", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A file as it is to be; `before` is None where there is none yet, `foreign` tells that somebody else wrote it."""
+    """A file as it is to be; `before` is None where there is none yet.
+
+    `foreign` tells why it is written with --force only: somebody else wrote it, or it loses what `removed` lists, by
+    kind and name.
+    """
 
     path: Path
     before: str | None
     after: str
     foreign: str = ""
+    removed: tuple[tuple[str, str], ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -67,7 +73,7 @@ def place(settings: Settings, translation: Translation, *, name: str | None = No
     module = module_of(settings, translation.project, name=name)
     folder, _, word = module.rpartition(".")
     text = settings.file.read_text(encoding="utf-8-sig")
-    base, foreign = _without_block(text, word, settings.file)
+    base, inner, foreign = _without_block(text, word, settings.file)
     tree = tomllib.loads(base)
     path = settings.root / f"{module.replace('.', '/')}.py"
     if not folder:
@@ -75,7 +81,9 @@ def place(settings: Settings, translation: Translation, *, name: str | None = No
     wanted = [] if folder or module in tree.get("features", {}).get("modules", []) else [module]
     sections = event_sections(_renamed(translation.events, tree))
     after = _settings_text(base, tree, word, sections, wanted, settings.file)
-    pages = (_page(path, module_text(translation)), Page(settings.file, text, after, foreign))
+    gone = _sections_gone(inner, sections)
+    why = [*([foreign] if foreign else []), *_taken_away(settings.file, gone)]
+    pages = (_page(path, module_text(translation)), Page(settings.file, text, after, "; ".join(why), gone))
     return Placement(module, sections, pages)
 
 
@@ -84,12 +92,19 @@ def place_module(path: Path, translation: Translation) -> Placement:
     return Placement(path.stem, event_sections(translation.events), (_page(path, module_text(translation)),))
 
 
+def removed(placement: Placement) -> list[Remark]:
+    """A line about each view, service and section of an earlier import that this one does not have."""
+    what = "an earlier import wrote it, and this one does not: it goes"
+    mend = "--force takes it away; --module NAME writes another module beside it"
+    return [Remark(kind, name, "left", what, mend) for page in placement.pages for kind, name in page.removed]
+
+
 def write(placement: Placement, *, force: bool = False) -> list[Path]:
     """The pages that change are written, each whole or not at all; returns which. `force` writes over what was changed."""
     due = [page for page in placement.pages if page.changed]
-    for page in due:
-        if page.foreign and not force:
-            raise RefusedError(page.foreign)
+    foreign = [page.foreign for page in due if page.foreign]
+    if foreign and not force:
+        raise RefusedError("; ".join(foreign))
     for page in due:
         try:
             page.path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,17 +134,32 @@ def _refuse_shadow(name: str, path: Path) -> None:
 
 def _page(path: Path, text: str) -> Page:
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
+        before = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n") if path.exists() else None
+    except OSError as error:
         message = f"{path} cannot be read: {error}"
         raise RefusedError(message) from error
-    foreign = ""
-    if before is not None and not is_untouched(before):
-        foreign = (
+    if before is None:
+        return Page(path, before, text)
+    gone = tuple(one for one in declares(before) if one not in set(declares(text)))
+    why = []
+    if not is_untouched(before):
+        why.append(
             f"{path} is not as `lodestore import feast` wrote it; name another module with --module, or write over it "
             "with --force"
         )
-    return Page(path, before, text, foreign)
+    if came_from(before) not in {"", came_from(text)}:
+        why.append(
+            f"{path} came {came_from(before).removeprefix('# ')}, and this import is {came_from(text).removeprefix('# ')}; name "
+            "a module of its own with --module, or write over it with --force"
+        )
+    return Page(path, before, text, "; ".join([*why, *_taken_away(path, gone)]), gone)
+
+
+def _taken_away(path: Path, gone: Sequence[tuple[str, str]]) -> list[str]:
+    if not gone:
+        return []
+    named = ", ".join(f"{kind} {name}" for kind, name in gone)
+    return [f"{path} loses {named}, which this import does not have; --force takes that away"]
 
 
 # Settings
@@ -171,18 +201,28 @@ def _block(text: str, name: str) -> re.Match[str] | None:
     return re.search(pattern, text, re.MULTILINE | re.DOTALL)
 
 
-def _without_block(text: str, name: str, file: Path) -> tuple[str, str]:
-    """The settings without what an earlier import wrote, and why they must not be written where somebody changed that."""
+def _without_block(text: str, name: str, file: Path) -> tuple[str, str, str]:
+    """The settings without what an earlier import wrote, that, and why it must not be written where somebody changed it."""
     found = _block(text, name)
     if found is None:
-        return text, ""
+        return text, "", ""
     foreign = ""
     if _digest(found[2]) != found[1]:
         foreign = (
             f"{file}: the sections between '# lodestore import feast: ... {name}' and '# end of {name}' are not "
             "as they were written; move what is yours out of them, or write over them with --force"
         )
-    return text[: found.start()] + text[found.end() :], foreign
+    return text[: found.start()] + text[found.end() :], found[2], foreign
+
+
+def _sections_gone(before: str, after: str) -> tuple[tuple[str, str], ...]:
+    """The sections of views that have none any more; a section may change its name."""
+    try:
+        old = tomllib.loads(before).get("events", [])
+    except tomllib.TOMLDecodeError:
+        return ()
+    kept = {one["view"] for one in tomllib.loads(after).get("events", [])}
+    return tuple(("[[events]]", str(one.get("name"))) for one in old if one.get("view") not in kept)
 
 
 def _digest(text: str) -> str:

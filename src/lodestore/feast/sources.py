@@ -10,7 +10,7 @@ from pathlib import Path
 from lodestore.events import EventSource
 from lodestore.feast.description import FeastSource, FeastView
 
-__all__ = ["Unread", "event_source", "physical", "times_of", "unread"]
+__all__ = ["Unread", "event_source", "named_from", "physical", "times_of", "unread"]
 
 _VARIABLE = re.compile(r"\$\{\w+\}")
 _NO_ZONE = re.compile(r"timestamp\[\w+\]")
@@ -96,13 +96,13 @@ def event_source(
     return EventSource(
         name,
         name,
-        _uri((repository / source.path).resolve(), root),
+        named_from(root, (repository / source.path).resolve()),
         columns={ours: theirs for ours, theirs in wanted.items() if ours != theirs},
         ignore=tuple(one for one in columns if one not in known),
         zone="UTC" if naive else None,
     )
 
 
-def _uri(path: Path, root: Path) -> str:
-    """The file as the settings name it: from the project's folder where it lies there, and as a whole otherwise."""
+def named_from(root: Path, path: Path) -> str:
+    """The path as the settings name it: from the project's folder where it lies there, and as a whole otherwise."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

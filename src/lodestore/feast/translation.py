@@ -13,6 +13,7 @@ from lodestore.events import EventSource
 from lodestore.feast.description import Description
 from lodestore.feast.report import Remark
 from lodestore.feast.services import Stub, services_of, stubs_of
+from lodestore.feast.sources import named_from
 from lodestore.feast.views import Origin, Views
 from lodestore.spec import Entity, FeatureService, FeatureView
 
@@ -21,7 +22,10 @@ __all__ = ["Origin", "Stub", "Translation", "others_of", "own_views", "refuse_ta
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Declarations, event files and the report; `origins` by the names of the views here."""
+    """Declarations, event files and the report; `origins` by the names of the views here.
+
+    `repository` is the folder as the settings would name it; with `prefix` it tells one import from another.
+    """
 
     project: str
     entities: tuple[Entity, ...]
@@ -31,6 +35,8 @@ class Translation:
     events: tuple[EventSource, ...]
     origins: Mapping[str, Origin]
     remarks: tuple[Remark, ...]
+    repository: str = ""
+    prefix: str = ""
 
 
 def translate(description: Description, *, repository: Path, root: Path, prefix: str = "") -> Translation:
@@ -56,6 +62,8 @@ def translate(description: Description, *, repository: Path, root: Path, prefix:
         tuple(work.events),
         work.origins,
         (*work.remarks, *of_stubs, *of_services, *others),
+        named_from(root, repository),
+        prefix,
     )
 
 
