@@ -259,6 +259,28 @@ def test_every_object_of_the_repository_has_a_line(translated):
     assert expected <= named
 
 
+def test_a_valid_name_stays_with_what_has_it_in_feast(repository):
+    """Each kind has one more of a name that becomes the valid one, and comes before it."""
+    said = json.loads(json.dumps(RECORDED))
+    for kind, name in (("entities", "driver"), ("views", "driver_now"), ("services", "ranking")):
+        (one,) = [each for each in said[kind] if each["name"] == name]
+        said[kind] = [json.loads(json.dumps(one)) | {"name": name.title().replace("_", "-")}, *said[kind]]
+    (now,) = [one for one in said["views"] if one["name"] == "driver_now"]
+    now["fields"] = [{**now["fields"][0], "name": "Speed"}, *now["fields"]]
+    now["source"]["columns"]["Speed"] = now["source"]["columns"]["speed"]
+    said["entities"][0]["join_key"] = "Driver-Id"
+
+    made = translate(described(said), repository=repository, root=repository)
+
+    assert made.origins["driver_now"].feast == "driver_now"
+    assert made.origins["driver_now_2"].feast == "Driver-Now"
+    assert made.origins["driver_now"].features == {"speed_2": "Speed", "speed": "speed"}
+    assert told(made, "entity", "driver", "carried") == ["Entity driver, key driver_id (integer)"]
+    assert told(made, "entity", "Driver", "carried") == ["Entity driver_2, key driver_id_2 (integer)"]
+    assert told(made, "feature service", "ranking", "carried")[0].startswith("FeatureService ranking,")
+    assert told(made, "feature service", "Ranking", "carried")[0].startswith("FeatureService ranking_2,")
+
+
 # --- the written text
 
 

@@ -34,24 +34,36 @@ def _digest(text: str) -> str:
 class Names:
     """Valid names of one kind; none is given twice, and none of `reserved`.
 
-    >>> names = Names(reserved={"documents"}, suffix="view")
+    A text of `known` that is a valid name keeps it: no other text becomes that.
+
+    >>> names = Names(reserved={"documents"}, suffix="view", known=["Trip-Stats", "trip_stats"])
     >>> names.take("camelCase"), names.take("Camel_Case"), names.take("documents")
     ('camel_case', 'camel_case_2', 'documents_view')
+    >>> names.take("Trip-Stats"), names.take("trip_stats")
+    ('trip_stats_2', 'trip_stats')
     """
 
-    def __init__(self, *, reserved: Iterable[str] = (), suffix: str = "value", prefix: str = "") -> None:
+    def __init__(
+        self, *, reserved: Iterable[str] = (), suffix: str = "value", prefix: str = "", known: Iterable[str] = ()
+    ) -> None:
         self._reserved = frozenset(reserved)
         self._suffix = suffix
         self._prefix = prefix
+        whole = {f"{prefix}{one}" for one in known}
+        self._kept = {one for one in whole if valid(one) == one} - self._reserved
         self._given: set[str] = set()
 
     def take(self, text: str) -> str:
         """The name for this text, which nobody else gets."""
-        name = valid(f"{self._prefix}{text}" if self._prefix else text)
+        whole = f"{self._prefix}{text}"
+        name = valid(whole)
+        if whole in self._kept - self._given:
+            self._given.add(whole)
+            return whole
         if name in self._reserved:
             name = f"{name}_{self._suffix}"
         free, number = name, 1
-        while free in self._given or free in self._reserved:
+        while free in self._given or free in self._reserved or free in self._kept:
             number += 1
             free = f"{name}_{number}"
         self._given.add(free)

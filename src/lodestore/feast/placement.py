@@ -192,7 +192,7 @@ def _renamed(events: Sequence[EventSource], tree: Mapping[str, Any]) -> list[Eve
     """The same under names that the project's own sections do not have."""
     own = tree.get("events", [])
     taken = [str(one.get("name")) for one in own if isinstance(one, dict)] if isinstance(own, list) else []
-    names = Names(reserved=taken, suffix="feast")
+    names = Names(reserved=taken, suffix="feast", known=[one.name for one in events])
     return [replace(one, name=names.take(one.name)) for one in events]
 
 

@@ -43,7 +43,7 @@ def _stub(one: FeastOnDemand, views: Views) -> tuple[Stub, list[Remark]]:
     reads, problems = _refs(one.reads, views)
     by_name = {ref.feature: ref for ref in reads}  # a function's parameters have different names
     problems += [f"{ref} has the name of another feature that it reads" for ref in reads if ref not in by_name.values()]
-    names = Names(reserved=by_name)
+    names = Names(reserved=by_name, known=[each.name for each in (*one.inputs, *one.fields)])
     inputs, wrong = _typed(one.inputs, names)
     features, also_wrong = _typed(one.fields, names)
     works_on = "data frames" if one.mode == "pandas" else "lists of values" if not one.singleton else "a dict"
@@ -92,7 +92,7 @@ def services_of(
     found: Sequence[FeastService], views: Views, on_demand: frozenset[str], prefix: str
 ) -> tuple[list[FeatureService], list[Remark]]:
     """The services, of those features that came over; `on_demand` are Feast's names of the on-demand views."""
-    names = Names(prefix=prefix, suffix="service")
+    names = Names(prefix=prefix, suffix="service", known=[one.name for one in found])
     services: list[FeatureService] = []
     remarks: list[Remark] = []
     for one in found:

@@ -12,7 +12,7 @@ from lodestore.events import EventSource
 from lodestore.feast import sources
 from lodestore.feast.description import Description, FeastEntity, FeastField, FeastView
 from lodestore.feast.kinds import Left, feature_of, key_type, type_in_file
-from lodestore.feast.names import Names, valid
+from lodestore.feast.names import Names
 from lodestore.feast.report import Outcome, Remark
 from lodestore.spec import Entity, Feature, FeatureView, KeyType, Source, is_owner
 from lodestore.wire import span
@@ -65,8 +65,12 @@ class Views:
 
     def __post_init__(self) -> None:
         self.known = {one.name: one for one in self.description.entities}
-        self.entity_names = Names(prefix=self.prefix, suffix="entity")
-        self.view_names = Names(prefix=self.prefix, suffix="view", reserved=TAKEN | RESERVED)
+        views = [one.name for one in self.description.views] + [one.name for one in self.description.on_demand]
+        self.entity_names = Names(prefix=self.prefix, suffix="entity", known=self.known)
+        self.view_names = Names(prefix=self.prefix, suffix="view", reserved=TAKEN | RESERVED, known=views)
+        joined = sorted({one.join_key for one in self.description.entities})
+        names = Names(reserved=_COLUMNS, suffix="key", known=joined)
+        self.keys = {one: names.take(one) for one in joined}
         self.types = {one.name: self._key_type(one) for one in self.description.entities}
 
     def say(self, kind: str, name: str, outcome: Outcome, what: str, mend: str = "") -> None:
@@ -86,7 +90,7 @@ class Views:
             mend = "write the key as text or whole numbers, in the files and in what asks for it"
             self.say("entity", one.name, "left", f"its key {one.join_key} is {one.value_type}", mend)
             return
-        name, key = self.entity_names.take(one.name), _key(one.join_key)
+        name, key = self.entity_names.take(one.name), self.keys[one.join_key]
         self.types[one.name] = kind
         self.entities[one.name] = Entity(name, key, type=kind, doc=one.description)
         self.say("entity", one.name, "carried", f"Entity {name}, key {key} ({kind})")
@@ -176,11 +180,12 @@ class Views:
     def _features(
         self, one: FeastView, entity: Entity, keys: Mapping[str, str], name: str
     ) -> tuple[dict[str, Feature], Origin]:
-        names = Names(reserved={*entity.keys, *_COLUMNS})
+        fields = self._fields(one, keys.values())
+        names = Names(reserved={*entity.keys, *_COLUMNS}, known=[each.name for each in fields])
         taken = {sources.physical(one.source, key) for key in keys.values()}
         features: dict[str, Feature] = {}
         origins: dict[str, str] = {}
-        for each in self._fields(one, keys.values()):
+        for each in fields:
             label, column = f"{one.name}:{each.name}", sources.physical(one.source, each.name)
             made = feature_of(each, one.source, column)
             if column in taken:
@@ -249,12 +254,6 @@ class Views:
         self.say("source", source.name or one.name, "carried", f"{source.path} is read as the events of {name}")
         for note in _differences(made, source.columns or {}):
             self.say("source", source.name or one.name, "different", note)
-
-
-def _key(join_key: str) -> str:
-    """The key's name here; the columns of a history keep theirs."""
-    name = valid(join_key)
-    return f"{name}_key" if name in _COLUMNS else name
 
 
 def _type_in(view: FeastView, entity: FeastEntity) -> KeyType | None:
