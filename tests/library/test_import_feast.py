@@ -442,6 +442,34 @@ def test_a_change_in_feast_that_breaks_a_version_makes_the_next_one(tmp_path, pr
     assert again["written"] == []
 
 
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("broken", [None, b"x = (", b"raise RuntimeError", b"import nowhere", b"\xff"])
+def test_a_written_module_that_does_not_load_is_written_anew(project, repository, python, call, folder, broken):
+    if folder:
+        (project / "mine_features").mkdir()
+        (project / "mine_features" / "__init__.py").touch()
+        (project / "lodestore.toml").write_text('[features]\nmodules = ["mine_features"]\n', encoding="utf-8")
+    call(repository, "--python", python, "--into", project)
+    (path,) = project.rglob("feast_driver_ranking.py")
+    text = path.read_text()
+    path.unlink() if broken is None else path.write_bytes(broken)
+
+    words = [] if broken is None else ["--force"]
+    value = json.loads(call(repository, "--python", python, "--into", project, "--json", *words).out)
+
+    assert path.read_text() == text
+    assert folder or any(one["kind"] == "module" and "does not load" in one["what"] for one in value["report"])
+
+
+def test_another_module_that_does_not_load_is_still_told(project, repository, python, call):
+    (project / "mine.py").write_text("import nowhere\n", encoding="utf-8")
+    (project / "lodestore.toml").write_text('[features]\nmodules = ["mine"]\n', encoding="utf-8")
+
+    refused = call(repository, "--python", python, "--into", project, "--force", expect=2)
+
+    assert "mine cannot be imported" in refused.err
+
+
 def fewer(tmp_path, *gone):
     """The recorded repository without these views and services."""
     kept = {kind: [one for one in RECORDED[kind] if one["name"] not in gone] for kind in ("views", "services")}

@@ -86,8 +86,8 @@ def feast(
         _verify(session, project, translated, asked, place, rows)
         return
     _refuse_nothing(place, described, translated)
-    translated = _in_versions(project, translated, module)
-    placed = _placed(project, translated, out, module)
+    translated, values = _in_versions(project, translated, module)
+    placed = _placed(project, translated, values, out, module)
     translated = replace(translated, remarks=(*translated.remarks, *placement.removed(placed)))
     written = [] if planned else _written(placed, force=force)
     value = _value(place, prefix, described, translated, placed, written, planned=planned)
@@ -127,24 +127,39 @@ def _refuse_nothing(place: Path, described: Description, translated: Translation
     raise RefusedError(message)
 
 
-def _in_versions(project: Project | None, translated: Translation, module: str | None) -> Translation:
-    """In the versions that an earlier import wrote, or the next ones where it takes that."""
+def _in_versions(
+    project: Project | None, translated: Translation, module: str | None
+) -> tuple[Translation, list[tuple[str, object]]]:
+    """In the versions that an earlier import wrote, or the next ones where it takes that; and what the project declares."""
     from lodestore.feast import placement, translation
+    from lodestore.feast.report import Remark
 
     if project is None:
-        return translated
+        return translated, []
     own = placement.module_of(project.settings, translated.project, name=module)
-    return translation.revised(translated, translation.own_views(project.settings.features.modules, own))
+    values, broken = translation.declared_beside(project.settings.features.modules, own)
+    made = translation.revised(translated, translation.own_views(values, own))
+    if not broken:
+        return made, values
+    what = f"it does not load ({broken}): it is written anew, every view in version 1"
+    mend = "where a view had a later version, bring the module back and import again"
+    return replace(made, remarks=(*made.remarks, Remark("module", own, "different", what, mend))), values
 
 
-def _placed(project: Project | None, translated: Translation, out: Path | None, module: str | None) -> Placement:
+def _placed(
+    project: Project | None,
+    translated: Translation,
+    values: list[tuple[str, object]],
+    out: Path | None,
+    module: str | None,
+) -> Placement:
     from lodestore.catalog import catalog_of
     from lodestore.feast import placement, translation
 
     if project is None:
         return placement.place_module(Path(str(out)), translated)
     placed = placement.place(project.settings, translated, name=module)
-    others = translation.others_of(project.settings.features.modules, placed.module)
+    others = translation.others_of(values, placed.module)
     translation.refuse_taken(translated, others)
     whole = (*others.views.values(), *others.on_demand.values(), *others.services.values())
     catalog_of([*whole, *translated.views, *translated.services])

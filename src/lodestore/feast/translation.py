@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 from lodestore.catalog import Catalog, catalog_of, declared
 from lodestore.declarations import compare, shape
-from lodestore.errors import RefusedError
+from lodestore.errors import DeclarationError, RefusedError
 from lodestore.events import EventSource
 from lodestore.feast.description import Description
 from lodestore.feast.report import Remark
@@ -17,7 +20,17 @@ from lodestore.feast.sources import named_from
 from lodestore.feast.views import Origin, Views
 from lodestore.spec import Entity, FeatureService, FeatureView
 
-__all__ = ["Origin", "Stub", "Translation", "others_of", "own_views", "refuse_taken", "revised", "translate"]
+__all__ = [
+    "Origin",
+    "Stub",
+    "Translation",
+    "declared_beside",
+    "others_of",
+    "own_views",
+    "refuse_taken",
+    "revised",
+    "translate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +80,35 @@ def translate(description: Description, *, repository: Path, root: Path, prefix:
     )
 
 
-def own_views(modules: Iterable[str], own: str) -> dict[str, FeatureView]:
+def declared_beside(modules: Iterable[str], own: str) -> tuple[list[tuple[str, object]], str]:
+    """Every value of the modules with its module's name; those of `own` only where it loads, and why it does not.
+
+    What does not load is about to be written anew, so that nothing has to be mended by hand first.
+    """
+    try:
+        return list(declared(modules)), ""
+    except DeclarationError:
+        why = _broken(own)
+        if not why:
+            raise
+    sys.modules[own] = ModuleType(own)
+    try:
+        return [(name, value) for name, value in declared(modules) if name != own], why
+    finally:
+        del sys.modules[own]
+
+
+def _broken(module: str) -> str:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - whatever its text raises
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def own_views(values: Iterable[tuple[str, object]], own: str) -> dict[str, FeatureView]:
     """The views that the module `own` declares so far, by their names."""
-    found = [value for name, value in declared(modules) if name == own]
-    return {one.name: one for one in found if isinstance(one, FeatureView)}
+    return {value.name: value for name, value in values if name == own and isinstance(value, FeatureView)}
 
 
 def revised(translation: Translation, before: Mapping[str, FeatureView]) -> Translation:
@@ -91,9 +129,9 @@ def revised(translation: Translation, before: Mapping[str, FeatureView]) -> Tran
     return replace(translation, views=tuple(views), remarks=(*translation.remarks, *remarks))
 
 
-def others_of(modules: Iterable[str], own: str) -> Catalog:
+def others_of(values: Iterable[tuple[str, object]], own: str) -> Catalog:
     """What the project declares beside the module `own`, also where others import from that."""
-    values = list(declared(modules))
+    values = list(values)
     ours = {id(value) for name, value in values if name == own}
     return catalog_of(value for _, value in values if id(value) not in ours)
 
