@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 import types
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import lodestore
 from lodestore.catalog import catalog_of
 from lodestore.errors import SourceError
 from lodestore.events import EventSource
@@ -259,6 +261,41 @@ def test_an_online_store_that_has_nothing_is_not_compared(compare, repository):
 
     assert {one.note for one in proven.proofs if one.kind == "online"} == {"Feast's online store has nothing of it"}
     assert proven.holds
+
+
+def test_a_repository_that_nobody_applied_has_nothing_online(compare, repository):
+    class Unapplied(Answers):
+        def values(self, _, asks, *, online=False):
+            if online:
+                return [{"view": ask["view"], "problem": "", "nothing": True} for ask in asks]
+            return super().values(_, asks)
+
+    proven = compare(Unapplied(repository))
+
+    assert {one.note for one in proven.proofs if one.kind == "online"} == {"Feast's online store has nothing of it"}
+    assert proven.holds
+
+
+@pytest.mark.parametrize(
+    ("registry", "applied"),
+    [
+        ("", False),
+        ("registry: data/registry.db", False),
+        ("registry: other.db", True),
+        ("registry: {path: data/registry.db}", False),
+        ("registry: {registry_type: sql, path: data/registry.db}", True),
+        ("registry: s3://bucket/registry.db", True),
+    ],
+)
+def test_whether_a_repository_was_applied_is_seen_without_opening_it(tmp_path, registry, applied):
+    (tmp_path / "feature_store.yaml").write_text(f"project: p\n{registry}\n", encoding="utf-8")
+    (tmp_path / "other.db").touch()
+    side = runpy.run_path(str(Path(lodestore.__file__).parent / "scaffold" / "feast_side.py"))
+
+    assert side["is_applied"](tmp_path) is applied
+    if not applied:
+        assert side["online"](tmp_path, [{"view": "v"}]) == [{"view": "v", "problem": "", "nothing": True}]
+        assert not (tmp_path / "data").exists()
 
 
 def test_refused_rows_mean_that_both_are_not_the_same(compare, repository):

@@ -36,6 +36,7 @@ REASONS: Mapping[str, str] = {
     "rounded": "a whole number beyond 2^53, of which Feast made a float because others are null",
 }
 _SHOWN = 5
+_NOTHING = "Feast's online store has nothing of it"
 Joined: TypeAlias = Callable[[pa.Table, Sequence[str]], pa.Table]
 """Our side: the entity rows with the features beside them."""
 Read: TypeAlias = Callable[[Sequence[str], pa.Table], Mapping[str, Sequence[object]]]
@@ -260,16 +261,20 @@ def _online(
         asks = [_ask(one, rows, Path(folder), at) for at, (one, rows) in enumerate(zip(questions, keys, strict=True))]
         answers = interpreter.values(repository, asks, online=True) if asks else []
         return [
-            _failed(one, "online", answer["problem"]) or _read(one, rows, ask["out"], read, now)
+            _empty(one, answer) or _failed(one, "online", answer["problem"]) or _read(one, rows, ask["out"], read, now)
             for one, rows, ask, answer in zip(questions, keys, asks, answers, strict=True)
         ]
+
+
+def _empty(one: _Question, answer: Mapping[str, Any]) -> Proof | None:
+    return Proof(one.view.name, one.origin.feast, "online", note=_NOTHING) if answer.get("nothing") else None
 
 
 def _read(one: _Question, rows: pa.Table, out: str, read: Read, now: datetime) -> Proof:
     told = pq.read_table(out)
     theirs = {ref: told[name].to_pylist() for ref, name in zip(one.refs, one.features.values(), strict=True)}
     if all(value is None for column in theirs.values() for value in column):
-        return Proof(one.view.name, one.origin.feast, "online", note="Feast's online store has nothing of it")
+        return Proof(one.view.name, one.origin.feast, "online", note=_NOTHING)
     mine = read(one.refs, rows)
     return _weighed(one, "online", one.keys_of(rows), [now] * rows.num_rows, mine, theirs)
 

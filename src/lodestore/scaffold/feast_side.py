@@ -82,6 +82,8 @@ def unused(found: Any, listed: Mapping[str, list[Any]]) -> list[Any]:  # noqa: A
 
 def registered(repository: Path) -> dict[str, list[Any]]:
     """The objects of the registry that feature_store.yaml names."""
+    if not is_applied(repository):
+        return {kind: [] for kind in ("entities", "views", "on_demand", "services", "others")}
     from feast import FeatureStore
 
     try:
@@ -121,6 +123,15 @@ def settings_of(repository: Path) -> dict[str, Any]:
         message = "feature_store.yaml names no project"
         raise TellError(message)
     return said
+
+
+def is_applied(repository: Path) -> bool:
+    """Whether the registry is there, as far as can be seen without opening it: Feast writes one that is not."""
+    said = settings_of(repository).get("registry")
+    told = said if isinstance(said, Mapping) else {"path": said}
+    path = str(told.get("path") or "data/registry.db").removeprefix("file://")
+    elsewhere = "://" in path or str(told.get("registry_type") or "file") != "file"
+    return elsewhere or (repository / path).exists()
 
 
 def kind_of_store(said: Any) -> str:  # noqa: ANN401 - whatever the file says
@@ -341,7 +352,9 @@ def answered(store: Any, found: Mapping[str, list[Any]], ask: Mapping[str, Any])
 
 
 def online(repository: Path, asks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each ask, what Feast's own online store says of its keys now."""
+    """For each ask, what Feast's own online store says of its keys now; "nothing" where nobody has applied it yet."""
+    if not is_applied(repository):
+        return [{"view": one["view"], "problem": "", "nothing": True} for one in asks]
     from feast import FeatureStore
 
     try:
