@@ -5,10 +5,12 @@ Both are marked with a hash of what was written. What somebody changed since is 
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
 import json
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,14 +109,27 @@ def write(placement: Placement, *, force: bool = False) -> list[Path]:
         raise RefusedError("; ".join(foreign))
     for page in due:
         try:
-            page.path.parent.mkdir(parents=True, exist_ok=True)
-            beside = page.path.with_name(f".{page.path.name}.new")
-            beside.write_text(page.after, encoding="utf-8")
-            os.replace(beside, page.path)  # noqa: PTH105 - what it says, on every system
+            _write(page.path, page.after)
         except OSError as error:
             message = f"{page.path} cannot be written ({error.strerror}); change the rights, or name another place"
             raise StoreWriteError(message) from error
     return [page.path for page in due]
+
+
+def _write(path: Path, text: str) -> None:
+    """The file has the text, with the mark, the line ends and the rights that it had; a failure leaves nothing beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_bytes() if path.exists() else b""
+    ends = "\r\n" if before.count(b"\r\n") * 2 > before.count(b"\n") else "\n"
+    mark = codecs.BOM_UTF8 if before.startswith(codecs.BOM_UTF8) else b""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_bytes(mark + text.replace("\n", ends).encode())
+        if path.exists():
+            shutil.copymode(path, beside)
+        os.replace(beside, path)  # noqa: PTH105 - what it says, on every system
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _module_name(name: str) -> str:
@@ -134,7 +149,7 @@ def _refuse_shadow(name: str, path: Path) -> None:
 
 def _page(path: Path, text: str) -> Page:
     try:
-        before = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n") if path.exists() else None
+        before = path.read_bytes().decode("utf-8-sig", "replace").replace("\r\n", "\n") if path.exists() else None
     except OSError as error:
         message = f"{path} cannot be read: {error}"
         raise RefusedError(message) from error
