@@ -203,6 +203,22 @@ def test_every_row_of_every_file_that_comes_over_fits_its_view(translated, repos
     assert checked["driver_hourly_stats"].table.num_rows == 1_320
 
 
+def test_a_service_has_the_features_that_it_selects_and_no_others(repository):
+    said = json.loads(json.dumps(RECORDED))
+    plain = {"alias": "", "join_key_map": {}}
+    selected = [
+        {"view": "driver_hourly_stats", "features": ["acc_rate"], **plain},
+        {"view": "driver_now", "features": [], **plain},
+    ]
+    said["services"] = [said["services"][0] | {"name": "chosen", "projections": selected}]
+
+    made = translate(described(said), repository=repository, root=repository)
+
+    (service,) = made.services
+    now = [f"driver_now:{name}" for name in view(made, "driver_now").features]
+    assert list(map(str, service.features)) == ["driver_hourly_stats:acc_rate", *now]
+
+
 def test_a_service_has_those_features_that_came_over(translated):
     services = {one.name: list(map(str, one.features)) for one in translated.services}
 
@@ -561,6 +577,47 @@ def test_settings_that_cannot_be_added_to_are_refused(project, translated):
         place(load(project, environ={}), translated)
 
 
+def test_settings_of_which_a_text_looks_like_a_section_are_refused(project, translated):
+    text = "[store]\nuri = '''\n[features]\nmodules = []\n'''\n[features]\nmodules = [\"lodestore.standard\"]\n"
+    (project / "lodestore.toml").write_text(text, encoding="utf-8")
+
+    with pytest.raises(RefusedError, match="cannot be added to"):
+        place(load(project, environ={}), translated)
+
+
+def test_settings_keep_their_rights_and_the_ends_of_their_lines(project, repository, python, call):
+    path = project / "lodestore.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + BARE.replace("\n", "\r\n").encode())
+    path.chmod(0o600)
+
+    call(repository, "--python", python, "--into", project)
+    again = json.loads(call(repository, "--python", python, "--into", project, "--json").out)
+
+    written = path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert written.startswith(b"\xef\xbb\xbf[store]\r\n")
+    assert written.count(b"\r\n") == written.count(b"\n") > 20
+    assert again["written"] == []
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_beside_it(project, repository, python, call, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+
+    call(repository, "--python", python, "--into", project, expect=1)
+
+    assert [path.name for path in project.iterdir()] == ["lodestore.toml"]
+
+
+def test_what_comes_next_names_the_project(project, repository, python, call):
+    shown = call(repository, "--python", python, "--into", project).out
+
+    assert f"lodestore --config {project} run features" in shown
+    assert f"--into {project}" in shown.partition("Next:")[2]
+
+
 def test_a_plan_writes_nothing_and_shows_it(project, repository, python, call):
     shown = call(repository, "--python", python, "--into", project, "--plan").out
 
@@ -644,7 +701,7 @@ def test_the_python_can_be_named_by_a_variable_that_is_no_setting(project, repos
 
     value = json.loads(call(repository, "--into", project, "--json").out)
 
-    assert value["verify"] == f"lodestore import feast {repository.resolve()} --verify"
+    assert value["verify"] == f"lodestore import feast {repository.resolve()} --into {project} --verify"
 
 
 # --- what can be wrong
@@ -752,6 +809,36 @@ def test_a_path_that_settings_would_change_is_left(repository):
 
     assert made.events == ()
     assert any("${...}" in line for line in told(made, "source", "now_file", "left"))
+
+
+def test_a_link_to_a_file_stays_one(tmp_path, repository):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "now.parquet").symlink_to(repository / "data" / "now.parquet")
+    views = [json.loads(json.dumps(one)) for one in RECORDED["views"] if one["name"] == "driver_now"]
+    views[0]["source"]["path"] = "data/../data/now.parquet"
+
+    made = translate(described(RECORDED | {"views": views}), repository=tmp_path, root=tmp_path)
+
+    assert [one.uri for one in made.events] == ["data/now.parquet"]
+
+
+def test_a_path_that_no_file_can_have_is_left(repository):
+    views = [json.loads(json.dumps(one)) for one in RECORDED["views"] if one["name"] == "driver_now"]
+    views[0]["source"]["path"] = "data/a\0.parquet"
+
+    made = translate(described(RECORDED | {"views": views}), repository=repository, root=repository)
+
+    assert made.events == ()
+    assert "no path that a file can have" in told(made, "source", "now_file", "left")[0]
+
+
+def test_half_a_character_in_what_a_repository_raises_can_be_told(tmp_path, project, repository, call):
+    python = pretended(tmp_path, {"error": {"kind": "repository", "message": "E: \ud800"}}, name="half")
+
+    refused = call(repository, "--python", python, "--into", project, "--json", expect=2)
+
+    refused.out.encode()
+    assert "does not load: E: ?" in refused.out + refused.err
 
 
 def test_values_that_feast_makes_itself_are_not_read_from_its_files(repository):

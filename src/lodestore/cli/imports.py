@@ -204,7 +204,8 @@ def _value(
 def _verifying(place: Path, prefix: str) -> str:
     """The command that compares both sides, for the same names in the same environment."""
     context = click.get_current_context()
-    given = ["--prefix", prefix] if prefix else []
+    given = ["--into", str(context.params["into"])] if context.params["into"] is not None else []
+    given += ["--prefix", prefix] if prefix else []
     if context.get_parameter_source("python") is click.core.ParameterSource.COMMANDLINE:
         given += ["--python", str(context.params["python"])]
     return shlex.join(["lodestore", "import", "feast", str(place), *given, "--verify"])
@@ -228,7 +229,9 @@ def _page(value: Mapping[str, Any], placed: Placement, translated: Translation, 
     if len(placed.pages) == 1 and placed.sections:
         yield f"\nFor lodestore.toml:\n\n{placed.sections}"
     if len(placed.pages) > 1:
-        yield f"\nNext:\n  lodestore run features\n  {value['verify']}"
+        into = click.get_current_context().params["into"]
+        there = "" if into is None else f"--config {shlex.quote(str(into))} "
+        yield f"\nNext:\n  lodestore {there}run features\n  {value['verify']}"
 
 
 def _planned(page: Page) -> str:

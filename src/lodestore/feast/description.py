@@ -18,6 +18,7 @@ __all__ = [
     "FeastSource",
     "FeastView",
     "Projection",
+    "clean_texts",
     "described",
 ]
 
@@ -146,7 +147,7 @@ class Description:
 def described(told: Mapping[str, Any]) -> Description:
     """The description in this JSON; `SourceError` where it is none."""
     try:
-        clean = _clean(told)
+        clean = clean_texts(told)
         return Description(
             feast=clean["feast"],
             project=clean["project"],
@@ -167,13 +168,13 @@ def _by_name(found: Any) -> Sequence[Any]:  # noqa: ANN401 - objects that have a
     return sorted(found, key=lambda one: one.name)
 
 
-def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def clean_texts(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """The same with texts that UTF-8 can hold: JSON allows half a character, files do not."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, Mapping):
-        return {_clean(name): _clean(one) for name, one in value.items()}
-    return [_clean(one) for one in value] if isinstance(value, list) else value
+        return {clean_texts(name): clean_texts(one) for name, one in value.items()}
+    return [clean_texts(one) for one in value] if isinstance(value, list) else value
 
 
 def _fields(told: Sequence[Mapping[str, Any]]) -> tuple[FeastField, ...]:

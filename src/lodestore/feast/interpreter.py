@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lodestore.errors import SourceError, UnavailableError
-from lodestore.feast.description import Description, described
+from lodestore.feast.description import Description, clean_texts, described
 
 __all__ = ["Interpreter", "find", "repository_of"]
 
@@ -41,7 +41,7 @@ class Interpreter:
     def _told(self, order: Mapping[str, Any]) -> dict[str, Any]:
         done = self._run(json.dumps(order))
         try:
-            told = json.loads(done.stdout)
+            told = clean_texts(json.loads(done.stdout))
             error = told.get("error")
         except (ValueError, AttributeError):
             last = " / ".join(done.stderr.decode(errors="replace").strip().splitlines()[-_LINES:])

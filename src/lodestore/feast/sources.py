@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ def _unfit(source: FeastSource) -> Unread | None:
         return Unread(why, "write them as timestamps, then import again")
     if Path(source.path).suffix.lower() not in {".parquet", ""}:
         return Unread(f"{source.path} does not end in .parquet", "rename the file, here and in Feast")
+    if "\0" in source.path:
+        return Unread(f"{source.path!r} is no path that a file can have", "rename it, here and in Feast")
     if any(map(_VARIABLE.search, (source.path, *columns))):
         return Unread(f"{source.path} or a column of it has ${{...}} in its name", "rename it, here and in Feast")
     return None
@@ -96,7 +99,7 @@ def event_source(
     return EventSource(
         name,
         name,
-        named_from(root, (repository / source.path).resolve()),
+        named_from(root, Path(os.path.normpath(repository / source.path))),  # a link stays one
         columns={ours: theirs for ours, theirs in wanted.items() if ours != theirs},
         ignore=tuple(one for one in columns if one not in known),
         zone="UTC" if naive else None,

@@ -249,7 +249,7 @@ def columns_of(path: str, repository: Path) -> dict[str, Any]:
         opened = [pq.ParquetFile(one) for one in files]
         columns = {one.name: str(one.type) for each in reversed(opened) for one in each.schema_arrow}
         return {"columns": columns, "problem": "" if files else "the folder has no Parquet file", **extremes(opened)}
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a null byte in the path
         return {"columns": None, "problem": str(error).replace(str(repository), ".")}
 
 
