@@ -15,6 +15,7 @@ import pytest
 
 import lodestore
 from lodestore.catalog import catalog_of
+from lodestore.cli.imports import _proven_page, _proven_value
 from lodestore.errors import SourceError
 from lodestore.events import EventSource
 from lodestore.feast.description import described
@@ -489,6 +490,28 @@ def test_a_feature_that_the_project_lacks_is_told(tmp_path):
     assert made.proofs[0].missing == ("Y y",)
     assert made.proofs[0].equal > 0
     assert not made.holds
+
+
+def test_why_a_comparison_fails_is_shown(tmp_path):
+    refused = proven(tmp_path, THREE, counted=0, refused={"a.parquet#3": "x: inf"}, features={"x": "x", "y": "Y y"})
+
+    value = _proven_value(refused)
+    shown = " ".join(str(one) for one in _proven_page(refused))
+
+    assert value["ok"] is False
+    assert value["not_compared"] == [
+        {
+            "view": "v",
+            "kind": "historical",
+            "why": "all rows of its files are refused",
+            "ok": False,
+            "refused": 1,
+            "refusals": ["a.parquet#3: x: inf"],
+            "missing": ["Y y"],
+        }
+    ]
+    for told in ("all rows of its files are refused", "a.parquet#3: x: inf", "does not have Y y", "fails"):
+        assert told in shown
 
 
 def test_texts_that_are_no_json_are_compared_as_they_are():

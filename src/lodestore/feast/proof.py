@@ -153,7 +153,10 @@ def prove(
             made = _question(origin, events.get(name), catalog, root, rows, now, counted, refused)
         except LodestoreError as error:
             made = Proof(name, origin.feast, problem=str(error))
-        (questions if isinstance(made, _Question) else proofs).append(made)  # type: ignore[arg-type]
+        if isinstance(made, Proof):
+            proofs.append(made)
+        else:
+            questions.append(made)
     proofs += _answered(questions, interpreter, repository, joined)
     proofs += _online(questions, interpreter, repository, read, now)
     return Proven(tuple(sorted(proofs, key=lambda one: (one.kind, one.view))))
