@@ -154,6 +154,7 @@ TAKEN = frozenset(
         "rollback",
         "rebaseline",
         "drain",
+        "backup",
     ]
 )
 
