@@ -475,7 +475,7 @@ def test_a_path_that_is_a_file_is_no_store(tmp_path, below):
     file = tmp_path / "notes.txt"
     file.write_text("not a store")
 
-    with pytest.raises(StoreError, match=r"notes.txt.* is a file or lies below one; name a folder") as caught:
+    with pytest.raises(StoreError, match=r"notes.txt.* is a file or lies below one; name another") as caught:
         LanceStore(str(file / below)).names()
 
     assert not isinstance(caught.value, StoreWriteError)

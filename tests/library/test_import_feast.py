@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -96,7 +97,11 @@ def own_imports():
 def pretended(folder, told, *, name="python"):
     path = folder / name
     text = told if isinstance(told, str) else f"print({json.dumps(json.dumps(told))})"
-    path.write_text(f"#!{sys.executable}\n{text}\n", encoding="utf-8")
+    script = folder / f"{name}.script"
+    script.write_text(f"{text}\n", encoding="utf-8")
+    # The first line of a script can name no interpreter whose path has a space.
+    words = shlex.join([sys.executable, str(script)])
+    path.write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
     return path
 

@@ -184,7 +184,7 @@ def test_a_run_that_keeps_what_it_cannot_find_says_so(make_project: MakeProject,
     assert result.success
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "2 of 4 documents of source 'handbook' are gone" in (check.description or "")
-    assert "documents.handbook.max_retire" in findings["nothing_retired"].what
+    assert "LODESTORE_DOCUMENTS__HANDBOOK__MAX_RETIRE=1" in findings["nothing_retired"].what
     assert open_project(folder).corpus.figures()["live"] == 4
 
 
