@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
+import psycopg2
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs/scale.md"
@@ -46,7 +48,8 @@ def test_what_the_jobs_did_is_in_postgresql(tmp_path, monkeypatch):
             assert (run.job_name, run.status) == ("features", dg.DagsterRunStatus.SUCCESS)
             assert instance.get_latest_materialization_event(dg.AssetKey("user_profile")).run_id == run.run_id
         assert not list(home.rglob("*.db"))
-        found = server.psql("select count(*) from event_logs")
-        assert int("".join(one for one in found.split("\n")[2] if one.isdigit())) > 50
+        with closing(psycopg2.connect(server.get_uri())) as connection, connection.cursor() as cursor:
+            cursor.execute("select count(*) from event_logs")
+            assert cursor.fetchone()[0] > 50
     finally:
         server.cleanup()
