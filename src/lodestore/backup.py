@@ -99,7 +99,7 @@ def _note(project: Project, act: str, uri: str, store: str) -> None:
 
 
 def _remove(project: Project, uri: str) -> None:
-    """The backup is gone, what it says of itself first: what is left of one half gone is no backup.
+    """The backup is gone, what it says of itself last: one that is half gone is still known as this store's, to be removed.
 
     What lies there today and is no backup of this store is left alone, and only no longer counted.
     """
